@@ -1,0 +1,453 @@
+//! An engine: one data directory, opened by one process, its shards and their threads.
+//!
+//! ```text
+//! Options::open -> lock -> superblock -> host -> each shard: list files, start its thread, recover
+//! Engine, Log, Reader, Processor --Request--> inbox of the shard --> its thread
+//! ```
+//!
+//! All handles keep the engine open. [`Engine::close`] finishes what was accepted and marks a clean
+//! end; dropping the last handle tries the same, and loses nothing if it cannot: whatever was
+//! acknowledged is durable already.
+//!
+//! Not here: what a shard does with a request.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::{LogError, OpenError, ProcessorError, Stopped};
+use crate::files::{Files, MetaFile, ShardDir};
+use crate::format::header::Superblock;
+use crate::host::{DirLock, Host, make_dir};
+use crate::inbox::{Inbox, inbox};
+use crate::io::IoError;
+use crate::limits::BLOCK_SIZE;
+use crate::log::Log;
+use crate::name::{check_name, group_of, shard_of};
+use crate::options::{DirectIo, Options};
+use crate::position::ShardId;
+use crate::processor::{ProcessorOptions, open_log};
+use crate::reply::{self, block_on};
+use crate::request::{LogInfo, OpenMode, Request, ShardStats};
+use crate::response::{Operation, Response};
+use crate::shard::{Shard, ShardConfig};
+use crate::sync::SyncMethod;
+use crate::thread::{LoopStats, RunnerInfo, Setup, Spawned, spawn};
+
+struct ShardHandle {
+    inbox: Inbox<Request>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    runner: RunnerInfo,
+    stats: Arc<LoopStats>,
+}
+
+/// What all handles share.
+pub(crate) struct Inner {
+    dir: PathBuf,
+    superblock: Superblock,
+    direct: bool,
+    host: Host,
+    shards: Vec<ShardHandle>,
+}
+
+impl Inner {
+    pub(crate) fn inbox(&self, shard: ShardId) -> &Inbox<Request> {
+        &self.shards[usize::from(shard.get())].inbox
+    }
+
+    pub(crate) fn shard_of(&self, group: &str) -> ShardId {
+        shard_of(group, self.superblock.shard_count)
+    }
+
+    fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.superblock.shard_count).map(ShardId::new)
+    }
+
+    async fn close(&self) -> Result<(), Stopped> {
+        let mut pending = Vec::new();
+        for shard in self.shard_ids() {
+            let (reply, answer) = reply::pair();
+            pending.push(Response::send(self.inbox(shard), Request::Close { reply }, answer));
+        }
+        let mut result = Ok(());
+        for answer in pending {
+            result = result.and(answer.await);
+        }
+        self.join();
+        result
+    }
+
+    /// Waits for the threads, unless this is one of them.
+    fn join(&self) {
+        let here = std::thread::current().id();
+        for shard in &self.shards {
+            let mut thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(thread) = thread.take_if(|thread| thread.thread().id() != here) {
+                // A panic was said by its own hook, and whoever waited was answered.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let here = std::thread::current().id();
+        let is_own = |shard: &ShardHandle| {
+            let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            thread.as_ref().is_some_and(|thread| thread.thread().id() == here)
+        };
+        if self.shards.iter().all(|shard| shard.inbox.is_closed()) {
+            return self.join();
+        }
+        if self.shards.iter().any(is_own) {
+            // The last handle died in a waker that a shard ran: waiting here would be for ever.
+            for shard in self.shard_ids() {
+                let (reply, answer) = reply::pair();
+                drop(Response::send(self.inbox(shard), Request::Close { reply }, answer));
+            }
+            return;
+        }
+        if let Err(error) = block_on(self.close()) {
+            tracing::warn!(dir = %self.dir.display(), %error, "the engine was dropped unclosed");
+        }
+    }
+}
+
+/// An open engine. Cheap to clone; may be used from any thread.
+///
+/// ```
+/// use oncelog::Engine;
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path().join("data");
+/// let engine = oncelog::Options::new(&dir).segment_size(1 << 20).open()?;
+/// let log = engine.open_or_create_log("greetings").wait()?;
+/// log.append("hello").wait()?;
+/// engine.close().wait()?;
+///
+/// let engine = Engine::open(&dir)?;
+/// let log = engine.open_log("greetings").wait()?;
+/// assert_eq!(log.describe().wait()?.next.get(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+impl Engine {
+    /// Opens the engine in `dir` with the default [`Options`], making it if it is not there.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Options::new(dir).open()
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// How many shards it has.
+    #[must_use]
+    pub fn shard_count(&self) -> u16 {
+        self.0.superblock.shard_count
+    }
+
+    /// Makes a log; an error if there is one of that name.
+    pub fn create_log(&self, name: impl Into<String>) -> Operation<'static, Result<Log, LogError>> {
+        open_log(&self.0, name.into(), OpenMode::Create)
+    }
+
+    /// Opens a log; an error if there is none of that name.
+    pub fn open_log(&self, name: impl Into<String>) -> Operation<'static, Result<Log, LogError>> {
+        open_log(&self.0, name.into(), OpenMode::Open)
+    }
+
+    /// Opens a log, or makes it.
+    pub fn open_or_create_log(
+        &self,
+        name: impl Into<String>,
+    ) -> Operation<'static, Result<Log, LogError>> {
+        open_log(&self.0, name.into(), OpenMode::OpenOrCreate)
+    }
+
+    /// All logs whose names begin with `prefix`, sorted by name.
+    pub fn list_logs(&self, prefix: &str) -> Operation<'_, Result<Vec<LogInfo>, LogError>> {
+        let prefix = prefix.to_owned();
+        Operation::new(async move {
+            let mut answers = Vec::new();
+            for shard in self.0.shard_ids() {
+                let (reply, pending) = reply::pair();
+                let request = Request::ListLogs { prefix: prefix.clone(), reply };
+                answers.push(Response::send(self.0.inbox(shard), request, pending));
+            }
+            let mut logs = Vec::new();
+            for answer in answers {
+                logs.append(&mut answer.await?);
+            }
+            logs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            Ok(logs)
+        })
+    }
+
+    /// Drops a log and its records. A log of the same name that is made later is another one.
+    /// Refused while a processor has it as a source.
+    pub fn drop_log(&self, name: &str) -> Operation<'_, Result<(), LogError>> {
+        let name = name.to_owned();
+        Operation::new(async move {
+            check_name(&name)?;
+            let shard = self.0.shard_of(group_of(&name));
+            let (reply, pending) = reply::pair();
+            let request = Request::DropLog { name, reply };
+            Response::send(self.0.inbox(shard), request, pending).await
+        })
+    }
+
+    /// A processor of this name, to be opened. Its sources and outputs are logs of its group.
+    pub fn processor(&self, name: impl Into<String>) -> ProcessorOptions {
+        ProcessorOptions::new(Arc::clone(&self.0), name.into())
+    }
+
+    /// Names of all processors, sorted.
+    pub fn list_processors(&self) -> Operation<'_, Result<Vec<String>, ProcessorError>> {
+        Operation::new(async move {
+            let mut names = Vec::new();
+            for shard in self.0.shard_ids() {
+                let (reply, pending) = reply::pair();
+                let request = Request::ListReaders { reply };
+                names.append(&mut Response::send(self.0.inbox(shard), request, pending).await?);
+            }
+            names.sort_unstable();
+            Ok(names)
+        })
+    }
+
+    /// Drops a processor with its position and state.
+    pub fn drop_processor(&self, name: &str) -> Operation<'_, Result<(), ProcessorError>> {
+        let name = name.to_owned();
+        Operation::new(async move {
+            check_name(&name)?;
+            let shard = self.0.shard_of(group_of(&name));
+            let (reply, pending) = reply::pair();
+            let request = Request::DropReader { name, reply };
+            Response::send(self.0.inbox(shard), request, pending).await
+        })
+    }
+
+    /// What the engine found and chose, and what its shards have done since it was opened.
+    pub fn info(&self) -> Operation<'_, Result<EngineInfo, Stopped>> {
+        Operation::new(async move {
+            let mut shards = Vec::new();
+            for (id, shard) in self.0.shard_ids().zip(&self.0.shards) {
+                let (reply, pending) = reply::pair();
+                let request = Request::Stats { reply };
+                let stats = Response::send(&shard.inbox, request, pending).await?;
+                shards.push(ShardInfo {
+                    shard: id,
+                    runner: shard.runner.clone(),
+                    stats,
+                    wakeups: shard.stats.bells.get(),
+                    parks: shard.stats.parks.get(),
+                    ring_enters: shard.stats.enters.get(),
+                    registered_arenas: shard.stats.arenas.get(),
+                });
+            }
+            let superblock = &self.0.superblock;
+            Ok(EngineInfo {
+                dir: self.0.dir.clone(),
+                engine: uuid::Uuid::from_bytes(superblock.engine).to_string(),
+                segment_size: superblock.segment_size,
+                block_size: BLOCK_SIZE,
+                direct_io: self.0.direct,
+                durable: self.0.host.durable,
+                host: self.0.host.clone(),
+                shards,
+            })
+        })
+    }
+
+    /// Finishes what was accepted, marks a clean end, and stops the shards. Handles that are left
+    /// are refused from then on.
+    ///
+    /// The result is an error if a shard had stopped before; what was acknowledged is durable
+    /// nevertheless.
+    pub fn close(&self) -> Operation<'static, Result<(), Stopped>> {
+        let inner = Arc::clone(&self.0);
+        Operation::new(async move { inner.close().await })
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("dir", &self.0.dir).finish_non_exhaustive()
+    }
+}
+
+/// What an engine found and chose.
+#[derive(Clone, Debug)]
+pub struct EngineInfo {
+    /// Its data directory.
+    pub dir: PathBuf,
+    /// Its identity.
+    pub engine: String,
+    /// Bytes of each segment.
+    pub segment_size: u64,
+    /// Bytes of the unit of direct I/O.
+    pub block_size: u32,
+    /// Whether the page cache is bypassed.
+    pub direct_io: bool,
+    /// Whether the file system can be believed that a sync means stable storage; `host` says why
+    /// not.
+    pub durable: bool,
+    /// The file system and device.
+    pub host: Host,
+    /// Its shards.
+    pub shards: Vec<ShardInfo>,
+}
+
+/// What a shard chose, and what it has done.
+#[derive(Clone, Debug)]
+pub struct ShardInfo {
+    /// Which.
+    pub shard: ShardId,
+    /// How it does I/O.
+    pub runner: RunnerInfo,
+    /// What it has committed, and how it syncs.
+    pub stats: ShardStats,
+    /// How often a client or a file operation woke it.
+    pub wakeups: u64,
+    /// How often it went to sleep.
+    pub parks: u64,
+    /// Calls of `io_uring_enter`.
+    pub ring_enters: u64,
+    /// Write buffers of 1 MiB registered with the ring.
+    pub registered_arenas: u64,
+}
+
+/// See [`Options::open`].
+pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
+    options.check()?;
+    let dir = options.dir.clone();
+    let io_error = |what, source: std::io::Error| OpenError::Io {
+        what,
+        path: dir.clone(),
+        source: IoError::from(source),
+    };
+    if options.create {
+        make_dir(&dir)?;
+    }
+    let lock = Arc::new(DirLock::acquire(&dir)?);
+    let host = Host::probe(&dir);
+    let direct = check_host(&options, &host)?;
+    let meta = match MetaFile::open(&dir)? {
+        Some(meta) => meta,
+        None if options.create => MetaFile::create(&dir, &new_superblock(&options))?,
+        None => {
+            let why = "holds no engine.meta: no engine was ever made here".to_owned();
+            return Err(OpenError::Foreign { path: dir, why });
+        }
+    };
+    let superblock = meta.superblock().clone();
+    check_made(&options, &superblock)?;
+    let files = Files::start(meta).map_err(|error| io_error("starting threads for", error))?;
+    let fua = host.fua == Some(true) || host.write_back == Some(false);
+    let sync_method = options.sync_method.or(fua.then_some(SyncMethod::Dsync));
+
+    let mut shards: Vec<ShardHandle> = Vec::new();
+    let mut opening = Vec::new();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for id in (0..superblock.shard_count).map(ShardId::new) {
+        let shard_dir = Arc::new(ShardDir::open(&dir, id, direct)?);
+        let config = ShardConfig {
+            engine: superblock.engine,
+            shard: id,
+            segment_size: superblock.segment_size,
+            begun: superblock.has_begun(id),
+            tail_cache_size: options.tail_cache_size,
+            sync_method,
+        };
+        let shard = Shard::open(config, &shard_dir.list()?);
+        let (inbox, outlet) =
+            inbox(options.inbox_size).map_err(|error| io_error("opening an eventfd for", error))?;
+        let setup = Setup {
+            dir: shard_dir,
+            lock: Arc::clone(&lock),
+            files: files.clone(),
+            inbox: inbox.clone(),
+            outlet,
+            io_mode: options.io_mode,
+            core: options.pin.then(|| usize::from(id.get()) % cores),
+            spin: options.spin,
+        };
+        let spawned =
+            spawn(shard, setup).map_err(|error| io_error("starting a shard of", error))?;
+        let Spawned { thread, info, stats, opened } = spawned;
+        let thread = Mutex::new(Some(thread));
+        shards.push(ShardHandle { inbox, thread, runner: info, stats });
+        opening.push(opened);
+    }
+    let inner = Arc::new(Inner { dir, superblock, direct, host, shards });
+    for opened in opening {
+        opened.recv().map_err(|_| OpenError::Stopped(Stopped::closed()))??;
+    }
+    Ok(Engine(inner))
+}
+
+fn new_superblock(options: &Options) -> Superblock {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let default = u16::try_from(cores.min(usize::from(crate::limits::SHARDS_MAX)));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Superblock {
+        engine: uuid::Uuid::new_v4().into_bytes(),
+        shard_count: options.shards.unwrap_or(default.expect("it was bounded")),
+        segment_size: options.new_segment_size(),
+        generation: 1,
+        created_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+        begun: [0; 32],
+    }
+}
+
+/// Whether the options fit the engine that is there.
+fn check_made(options: &Options, superblock: &Superblock) -> Result<(), OpenError> {
+    let made = superblock.shard_count;
+    if let Some(shards) = options.shards.filter(|shards| *shards != made) {
+        let why = format!("the engine was made with {made} shards, not {shards}; leave it out");
+        return Err(OpenError::Option { option: "shards", why });
+    }
+    let made = superblock.segment_size;
+    if let Some(size) = options.segment_size.filter(|size| *size != made) {
+        let why = format!("the engine was made with segments of {made} bytes, not {size}");
+        return Err(OpenError::Option { option: "segment_size", why });
+    }
+    Ok(())
+}
+
+/// Whether the place will do, and whether to bypass the page cache; says once what is worse than
+/// it could be.
+fn check_host(options: &Options, host: &Host) -> Result<bool, OpenError> {
+    let dir = options.dir.display();
+    if host.is_network && !options.allow_network_file_system {
+        let (dir, kind) = (options.dir.clone(), host.file_system.clone());
+        return Err(OpenError::FileSystem { dir, kind });
+    }
+    if let Some(why) = &host.why_not {
+        tracing::warn!(%dir, why, "what is acknowledged here is NOT durable against power loss");
+    }
+    if host.is_cow {
+        tracing::warn!(%dir, kind = host.file_system, "a copy-on-write file system: slower syncs");
+    }
+    match options.direct_io {
+        DirectIo::Never => Ok(false),
+        DirectIo::Always if !host.direct_io => {
+            let why = format!("{} refuses O_DIRECT in {dir}", host.file_system);
+            Err(OpenError::Option { option: "direct_io", why })
+        }
+        DirectIo::Auto if !host.direct_io => {
+            tracing::warn!(%dir, "O_DIRECT is refused here; going on through the page cache");
+            Ok(false)
+        }
+        DirectIo::Always | DirectIo::Auto => Ok(true),
+    }
+}

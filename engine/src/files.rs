@@ -1,0 +1,772 @@
+//! The data directory: names, the superblock, open files, and every slow operation on files.
+//!
+//! ```text
+//! <dir>/LOCK                                  held as long as the engine is open
+//! <dir>/engine.meta                           the superblock, twice
+//! <dir>/shard-000/segment-<16 hex>.log        a segment
+//!                 segment-<16 hex>.index      its side files
+//!                 segment-<16 hex>.tail
+//!                 spare-<8 hex or more>.log   written, waits to become a segment
+//!                 *.tmp                       unfinished: deleted at opening
+//! ```
+//!
+//! Invariants:
+//! - A name other than `*.tmp` and the side files stands for a file that was synced before.
+//! - A segment's name is given once: no rename replaces a file.
+//! - At any instant one copy of the superblock is whole: the other is written and synced first.
+//!
+//! Not here: the lock (`host`), writing and reading entries (the runners), and deciding what a file
+//! is good for.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::buf::Buf;
+use crate::error::OpenError;
+use crate::format::VERSION;
+use crate::format::header::{HeaderError, Superblock};
+use crate::inbox::Returns;
+use crate::io::{Completion, Found, Op, OpKind, Side, SpareId};
+use crate::limits::{BLOCK_SIZE, MIB};
+use crate::position::{SegmentId, ShardId};
+
+/// Segment files that a shard keeps open. More than can be in use at once, so one can always go.
+pub const FILES_OPEN_MAX: usize = 60;
+
+/// What was tried on which file, around the system's refusal.
+pub(crate) fn open_error<'a>(
+    what: &'static str,
+    path: &'a Path,
+) -> impl Fn(io::Error) -> OpenError + 'a {
+    move |source| OpenError::Io { what, path: path.to_owned(), source: source.into() }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    sync(&File::open(dir)?)
+}
+
+/// `fsync`. An error is never tried again: the pages that failed may count as clean after it.
+fn sync(file: &File) -> io::Result<()> {
+    retry_on_intr(|| rustix::fs::fsync(file))?;
+    Ok(())
+}
+
+/// `engine.meta`.
+#[derive(Debug)]
+pub struct MetaFile {
+    file: File,
+    current: Superblock,
+    /// The copy that must stay whole until the other one is durable.
+    newest: u64,
+}
+
+impl MetaFile {
+    /// Opens it, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`OpenError::NewerFormat`], [`OpenError::Foreign`], [`OpenError::Io`]
+    pub fn open(dir: &Path) -> Result<Option<Self>, OpenError> {
+        let path = dir.join("engine.meta");
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(open_error("cannot open", &path))?,
+        };
+        // A killed process may have left it only in memory. What is acted on must be durable.
+        sync(&file).map_err(open_error("cannot sync", &path))?;
+        let mut bytes = Vec::new();
+        let read = (&file).take(Superblock::FILE_SIZE as u64).read_to_end(&mut bytes);
+        read.map_err(open_error("cannot read", &path))?;
+        let foreign = |why: &str| OpenError::Foreign { path: path.clone(), why: why.to_owned() };
+        let (first, second) = bytes.split_at(bytes.len().min(BLOCK_SIZE as usize));
+        let (current, newest) = match (Superblock::decode(first), Superblock::decode(second)) {
+            (Err(HeaderError::Newer(found)), _) | (_, Err(HeaderError::Newer(found))) => {
+                return Err(OpenError::NewerFormat { path: path.clone(), found, known: VERSION });
+            }
+            (Ok(a), Ok(b)) if a.engine != b.engine => {
+                return Err(foreign("holds the superblocks of two different engines"));
+            }
+            (Ok(a), Ok(b)) if a.generation > b.generation => (a, 0),
+            (_, Ok(b)) => (b, 1),
+            (Ok(a), Err(HeaderError::Invalid)) => (a, 0),
+            (Err(HeaderError::Invalid), Err(HeaderError::Invalid)) => {
+                return Err(foreign("has no valid superblock: both are damaged, or never were"));
+            }
+        };
+        Ok(Some(Self { file, current, newest }))
+    }
+
+    /// Makes it. There must be none.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]
+    pub fn create(dir: &Path, superblock: &Superblock) -> Result<Self, OpenError> {
+        let path = dir.join("engine.meta");
+        let make = || {
+            let tmp = dir.join("engine.meta.tmp");
+            let mut open = OpenOptions::new();
+            let mut file = open.read(true).write(true).create(true).truncate(true).open(&tmp)?;
+            let block = superblock.encode();
+            file.write_all(&block)?;
+            file.write_all(&block)?;
+            sync(&file)?;
+            rename_new(&tmp, &path)?;
+            sync_dir(dir)?;
+            Ok(file)
+        };
+        let file = make().map_err(open_error("cannot make", &path))?;
+        Ok(Self { file, current: superblock.clone(), newest: 1 })
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn superblock(&self) -> &Superblock {
+        &self.current
+    }
+
+    fn update(&mut self, superblock: Superblock) -> io::Result<()> {
+        assert!(self.current.generation < superblock.generation);
+        let block = superblock.encode();
+        for copy in [1 - self.newest, self.newest] {
+            self.file.write_all_at(&block, copy * u64::from(BLOCK_SIZE))?;
+            sync(&self.file)?;
+        }
+        self.current = superblock;
+        self.newest = 1;
+        Ok(())
+    }
+
+    fn begin(&mut self, shard: ShardId) -> io::Result<()> {
+        if self.current.has_begun(shard) {
+            return Ok(());
+        }
+        let mut superblock = self.current.clone();
+        superblock.generation += 1;
+        superblock.set_begun(shard);
+        self.update(superblock)
+    }
+}
+
+/// The directory of one shard.
+#[derive(Debug)]
+pub struct ShardDir {
+    shard: ShardId,
+    path: PathBuf,
+    direct: bool,
+}
+
+impl ShardDir {
+    /// The shard's directory, made if it is missing. With `direct`, files bypass the page cache.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]
+    pub fn open(dir: &Path, shard: ShardId, direct: bool) -> Result<Self, OpenError> {
+        let path = dir.join(format!("shard-{:03}", shard.0));
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(open_error("cannot make directory", &path))?,
+        }
+        // Also where it was there: a killed process may have left it only in memory.
+        sync_dir(dir).map_err(open_error("cannot sync directory", dir))?;
+        Ok(Self { shard, path, direct })
+    }
+
+    /// The files in it. Unfinished ones are deleted, unknown ones left alone.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]
+    pub fn list(&self) -> Result<Vec<Found>, OpenError> {
+        let mut found = Vec::new();
+        let failed = open_error("cannot list", &self.path);
+        for entry in fs::read_dir(&self.path).map_err(&failed)? {
+            let entry = entry.map_err(&failed)?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            if name.ends_with(".tmp") {
+                fs::remove_file(&path).map_err(open_error("cannot delete", &path))?;
+                continue;
+            }
+            let looked = || entry.metadata().map_err(open_error("cannot look at", &path));
+            let len = || looked().map(|metadata| metadata.len());
+            match Name::parse(&name) {
+                Some(Name::Segment(segment)) => found.push(Found::Segment(segment, len()?)),
+                Some(Name::Spare(spare)) => found.push(Found::Spare(spare, len()?)),
+                Some(Name::Side) => {}
+                None => tracing::warn!(file = %path.display(), "left an unknown file alone"),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its files bypass the page cache.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Opens a segment for reading and writing.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open_segment(&self, segment: SegmentId) -> io::Result<File> {
+        self.options().open(self.segment(segment))
+    }
+
+    fn options(&self) -> OpenOptions {
+        let flags = if self.direct { OFlags::DIRECT } else { OFlags::empty() };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(flags.bits().cast_signed());
+        options
+    }
+
+    fn segment(&self, segment: SegmentId) -> PathBuf {
+        self.path.join(format!("segment-{:016x}.log", segment.0))
+    }
+
+    fn spare(&self, spare: SpareId) -> PathBuf {
+        self.path.join(format!("spare-{:08x}.log", spare.0))
+    }
+
+    fn side(&self, segment: SegmentId, side: Side) -> PathBuf {
+        let end = match side {
+            Side::Index => "index",
+            Side::Tail => "tail",
+        };
+        self.path.join(format!("segment-{:016x}.{end}", segment.0))
+    }
+
+    fn make_spare(&self, spare: SpareId, size: u64) -> io::Result<()> {
+        let (path, tmp) = (self.spare(spare), self.path.join(format!("spare-{:08x}.tmp", spare.0)));
+        let made = self.write_zeros(&tmp, size).and_then(|()| rename_new(&tmp, &path));
+        if made.is_err() {
+            // It may have filled the disk. If it stays, it goes when the engine is next opened.
+            let _ = remove(&tmp);
+        }
+        made?;
+        sync_dir(&self.path)
+    }
+
+    /// Only what was written is a written extent: `fallocate` alone would halve the speed of every
+    /// durable write. It still goes first, for a contiguous file and an early `ENOSPC`.
+    fn write_zeros(&self, path: &Path, size: u64) -> io::Result<()> {
+        assert!(size.is_multiple_of(BLOCK_SIZE.into()));
+        let file = self.options().create(true).truncate(true).open(path)?;
+        match retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, size)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            reserved => reserved?,
+        }
+        let zeros = Buf::zeroed(MIB as usize);
+        let mut offset = 0;
+        while offset < size {
+            let len = (size - offset).min(MIB.into());
+            // At most 1 MiB, so it fits.
+            let chunk = &zeros.as_slice()[..len as usize];
+            file.write_all_at(chunk, offset)?;
+            offset += len;
+        }
+        sync(&file)
+    }
+
+    fn use_spare(&self, spare: SpareId, segment: SegmentId) -> io::Result<()> {
+        rename_new(&self.spare(spare), &self.segment(segment))?;
+        sync_dir(&self.path)
+    }
+
+    fn recycle(&self, segment: SegmentId, spare: SpareId) -> io::Result<()> {
+        self.remove_sides(segment)?;
+        rename_new(&self.segment(segment), &self.spare(spare))?;
+        sync_dir(&self.path)
+    }
+
+    fn remove_segment(&self, segment: SegmentId) -> io::Result<()> {
+        self.remove_sides(segment)?;
+        remove(&self.segment(segment))?;
+        sync_dir(&self.path)
+    }
+
+    fn remove_sides(&self, segment: SegmentId) -> io::Result<()> {
+        remove(&self.side(segment, Side::Index))?;
+        remove(&self.side(segment, Side::Tail))
+    }
+
+    fn shorten(&self, segment: SegmentId, len: u64) -> io::Result<()> {
+        let file = self.open_segment(segment)?;
+        if len < file.metadata()?.len() {
+            retry_on_intr(|| rustix::fs::ftruncate(&file, len))?;
+        }
+        sync(&file)
+    }
+
+    fn write_side(&self, segment: SegmentId, side: Side, bytes: &[u8]) -> io::Result<()> {
+        let path = self.side(segment, side);
+        let mut tmp = path.clone().into_os_string();
+        tmp.push(".tmp");
+        // Not synced: a side file is checked when it is read.
+        fs::write(&tmp, bytes).and_then(|()| fs::rename(&tmp, &path)).inspect_err(|_| {
+            let _ = remove(tmp.as_ref());
+        })
+    }
+}
+
+enum Name {
+    Segment(SegmentId),
+    Spare(SpareId),
+    Side,
+}
+
+impl Name {
+    fn parse(name: &str) -> Option<Self> {
+        let (stem, end) = name.rsplit_once('.')?;
+        let (kind, digits) = stem.split_once('-')?;
+        let lower_hex = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let number = u64::from_str_radix(digits, 16).ok().filter(|_| lower_hex)?;
+        match (kind, end, digits.len()) {
+            ("segment", "log", 16) => Some(Self::Segment(SegmentId(number))),
+            ("segment", "index" | "tail", 16) => Some(Self::Side),
+            ("spare", "log", 8..) => Some(Self::Spare(SpareId(number))),
+            _ => None,
+        }
+    }
+}
+
+/// Renames, and never over a file that is there.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match retry_on_intr(|| renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)) {
+        // The file system does not know the flag. Nobody else makes files here: the lock is held.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match fs::symlink_metadata(to) {
+            Ok(_) => Err(Errno::EXIST.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
+            Err(error) => Err(error),
+        },
+        renamed => Ok(renamed?),
+    }
+}
+
+/// Removes a file that may be missing.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Index of an open file in a [`FileTable`].
+pub type FileSlot = usize;
+
+struct OpenFile {
+    segment: SegmentId,
+    file: File,
+    /// Operations under way on it.
+    users: u32,
+    /// Value of `FileTable::clock` when it was last taken.
+    used: u64,
+    /// Its segment went away: close it with its last user.
+    forgotten: bool,
+}
+
+/// The segment files that a runner has open: opened when first used, closed when others need the
+/// place, never while an operation is under way.
+pub struct FileTable {
+    dir: Arc<ShardDir>,
+    slots: Vec<Option<OpenFile>>,
+    by_segment: FxHashMap<SegmentId, FileSlot>,
+    clock: u64,
+}
+
+impl FileTable {
+    /// No file is open yet.
+    #[must_use]
+    pub fn new(dir: Arc<ShardDir>) -> Self {
+        let slots = (0..FILES_OPEN_MAX).map(|_| None).collect();
+        Self { dir, slots, by_segment: FxHashMap::default(), clock: 0 }
+    }
+
+    /// The directory of the files.
+    #[must_use]
+    pub fn dir(&self) -> &ShardDir {
+        &self.dir
+    }
+
+    /// Takes a file for one operation, and says whether it was opened for it. To be given back
+    /// with [`give_back`](Self::give_back).
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn take(&mut self, segment: SegmentId) -> io::Result<(FileSlot, bool)> {
+        self.clock += 1;
+        let (slot, opened) = match self.by_segment.get(&segment) {
+            Some(slot) => (*slot, false),
+            None => (self.open(segment)?, true),
+        };
+        let open = self.slots[slot].as_mut().expect("a file that is found by name is open");
+        open.users += 1;
+        open.used = self.clock;
+        Ok((slot, opened))
+    }
+
+    fn open(&mut self, segment: SegmentId) -> io::Result<FileSlot> {
+        let file = self.dir.open_segment(segment)?;
+        // An empty slot first (`None` and 0), else the one that was used longest ago.
+        let rank = |(slot, open): (usize, &Option<OpenFile>)| match open {
+            None => Some((0, slot)),
+            Some(open) => (open.users == 0).then_some((open.used, slot)),
+        };
+        let ranked = self.slots.iter().enumerate().filter_map(rank);
+        let (_, slot) = ranked.min().expect("a file is always idle");
+        let open = OpenFile { segment, file, users: 0, used: 0, forgotten: false };
+        if let Some(old) = self.slots[slot].replace(open) {
+            self.by_segment.remove(&old.segment);
+        }
+        self.by_segment.insert(segment, slot);
+        Ok(slot)
+    }
+
+    /// A file that was taken.
+    #[must_use]
+    pub fn file(&self, slot: FileSlot) -> &File {
+        &self.slots[slot].as_ref().expect("a taken file is open").file
+    }
+
+    /// Ends an operation on a file. Returns whether the slot is empty now.
+    pub fn give_back(&mut self, slot: FileSlot) -> bool {
+        let open = self.slots[slot].as_mut().expect("a taken file is open");
+        open.users = open.users.checked_sub(1).expect("a file was given back twice");
+        let close = open.users == 0 && open.forgotten;
+        if close {
+            self.slots[slot] = None;
+        }
+        close
+    }
+
+    /// Closes the file of a segment that goes away, now or with the last operation on it. Returns
+    /// the slot if it is empty now.
+    pub fn forget(&mut self, segment: SegmentId) -> Option<FileSlot> {
+        let slot = self.by_segment.remove(&segment)?;
+        let open = self.slots[slot].as_mut().expect("a file that is found by name is open");
+        open.forgotten = true;
+        if open.users == 0 {
+            self.slots[slot] = None;
+            return Some(slot);
+        }
+        None
+    }
+}
+
+struct Job {
+    dir: Arc<ShardDir>,
+    returns: Returns,
+    op: Op,
+}
+
+/// The threads that run an engine's file operations. Cheap to clone; dropping the last one waits
+/// until all operations are done.
+///
+/// Two lanes, since a spare takes long: one makes spares, the other does all else in order. So a
+/// shard's operations start in the order given, as the contract in `io` wants it.
+#[derive(Clone)]
+pub struct Files(Arc<Lanes>);
+
+struct Lanes {
+    meta: Arc<Mutex<MetaFile>>,
+    spares: Lane,
+    others: Lane,
+}
+
+impl Files {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The system gave no thread.
+    pub fn start(meta: MetaFile) -> io::Result<Self> {
+        let meta = Arc::new(Mutex::new(meta));
+        let spares = Lane::start("oncelog-spares", &meta)?;
+        let others = Lane::start("oncelog-files", &meta)?;
+        Ok(Self(Arc::new(Lanes { meta, spares, others })))
+    }
+
+    /// Runs an operation on files; its completion goes to `returns`.
+    pub fn run(&self, dir: &Arc<ShardDir>, returns: &Returns, op: Op) {
+        let spare = matches!(op.kind, OpKind::MakeSpare { .. });
+        let lane = if spare { &self.0.spares } else { &self.0.others };
+        lane.send(Job { dir: Arc::clone(dir), returns: returns.clone(), op });
+    }
+
+    /// The superblock as it is now.
+    #[must_use]
+    pub fn superblock(&self) -> Superblock {
+        lock(&self.0.meta).current.clone()
+    }
+}
+
+fn lock(meta: &Mutex<MetaFile>) -> std::sync::MutexGuard<'_, MetaFile> {
+    // `current` changes last, when both copies are durable, so a poisoned one is a whole one.
+    meta.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Lane {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Lane {
+    fn start(name: &str, meta: &Arc<Mutex<MetaFile>>) -> io::Result<Self> {
+        let (sender, jobs) = channel();
+        let meta = Arc::clone(meta);
+        let thread = thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || work(&jobs, &meta))?;
+        Ok(Self { jobs: Some(sender), thread: Some(thread) })
+    }
+
+    fn send(&self, job: Job) {
+        let jobs = self.jobs.as_ref().expect("a lane is used before it is dropped");
+        if let Err(refused) = jobs.send(job) {
+            let Job { returns, op, .. } = refused.0;
+            let error = io::Error::other("the thread for file operations has panicked");
+            returns.push(Completion {
+                id: op.id,
+                result: Err(error.into()),
+                buf: None,
+                side: None,
+            });
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread for file operations had panicked");
+        }
+    }
+}
+
+fn work(jobs: &Receiver<Job>, meta: &Mutex<MetaFile>) {
+    while let Ok(Job { dir, returns, op }) = jobs.recv() {
+        let (result, side) = match run(&dir, meta, op.kind) {
+            Ok(side) => {
+                let len = side.as_ref().map_or(0, Bytes::len);
+                (Ok(u32::try_from(len).unwrap_or(u32::MAX)), side)
+            }
+            Err(error) => (Err(error.into()), None),
+        };
+        returns.push(Completion { id: op.id, result, buf: None, side });
+    }
+}
+
+fn run(dir: &ShardDir, meta: &Mutex<MetaFile>, kind: OpKind) -> io::Result<Option<Bytes>> {
+    match kind {
+        OpKind::MakeSpare { spare, size } => dir.make_spare(spare, size)?,
+        OpKind::UseSpare { spare, segment } => dir.use_spare(spare, segment)?,
+        OpKind::Recycle { segment, spare } => dir.recycle(segment, spare)?,
+        OpKind::RemoveSegment { segment } => dir.remove_segment(segment)?,
+        OpKind::RemoveSpare { spare } => {
+            remove(&dir.spare(spare)).and_then(|()| sync_dir(&dir.path))?;
+        }
+        OpKind::Shorten { segment, len } => dir.shorten(segment, len)?,
+        OpKind::Begin => lock(meta).begin(dir.shard)?,
+        OpKind::WriteSide { segment, side, bytes } => dir.write_side(segment, side, &bytes)?,
+        OpKind::ReadSide { segment, side } => {
+            return fs::read(dir.side(segment, side)).map(|bytes| Some(bytes.into()));
+        }
+        OpKind::Write { .. } | OpKind::Sync { .. } | OpKind::Read { .. } => {
+            panic!("an operation of the runner came to the files thread")
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::{Outlet, Wake, inbox};
+    use crate::io::OpId;
+    use crate::limits::SEGMENT_SIZE_MIN;
+
+    fn superblock() -> Superblock {
+        Superblock {
+            engine: [7; 16],
+            shard_count: 9,
+            segment_size: SEGMENT_SIZE_MIN,
+            generation: 1,
+            created_us: 1,
+            begun: [0; 32],
+        }
+    }
+
+    fn damage(dir: &Path, copy: u64) {
+        let file = OpenOptions::new().write(true).open(dir.join("engine.meta")).unwrap();
+        file.write_all_at(&[0xFF; 64], copy * u64::from(BLOCK_SIZE)).unwrap();
+    }
+
+    #[test]
+    fn the_superblock_survives_the_loss_of_either_copy_at_any_time() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(MetaFile::open(dir.path()).unwrap().is_none());
+        MetaFile::create(dir.path(), &superblock()).unwrap();
+        for (shard, copy) in [0, 1, 1, 0, 0, 1].into_iter().enumerate() {
+            damage(dir.path(), copy);
+            let mut meta = MetaFile::open(dir.path()).unwrap().unwrap();
+            assert_eq!(meta.newest, 1 - copy, "the whole one must not be written first");
+            assert_eq!(meta.superblock().generation, 1 + shard as u64);
+            let shard = ShardId(u16::try_from(shard).unwrap());
+            meta.begin(shard).unwrap();
+            meta.begin(shard).unwrap();
+            assert!(MetaFile::open(dir.path()).unwrap().unwrap().superblock().has_begun(shard));
+        }
+        damage(dir.path(), 0);
+        damage(dir.path(), 1);
+        assert!(matches!(MetaFile::open(dir.path()), Err(OpenError::Foreign { .. })));
+        fs::write(dir.path().join("engine.meta"), "short").unwrap();
+        assert!(matches!(MetaFile::open(dir.path()), Err(OpenError::Foreign { .. })));
+    }
+
+    #[test]
+    fn only_names_of_ours_are_taken_for_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = ShardDir::open(dir.path(), ShardId(3), false).unwrap();
+        for name in [
+            "segment-00000000000000ff.log",
+            "segment-00000000000000ff.index",
+            "segment-00000000000000FE.log",
+            "segment-0000000000000001.log.bak",
+            "segment-1.log",
+            "segment-+000000000000001.log",
+            "spare-0000000a.log",
+            "spare-a.log",
+            "spare-0000000b.tmp",
+            "segment-0000000000000001.tail.tmp",
+            "notes.txt",
+        ] {
+            fs::write(shard.path().join(name), "12345").unwrap();
+        }
+        let mut found = shard.list().unwrap();
+        found.sort_by_key(|found| matches!(found, Found::Spare(..)));
+        assert_eq!(found, [Found::Segment(SegmentId(255), 5), Found::Spare(SpareId(10), 5)]);
+        assert_eq!(fs::read_dir(shard.path()).unwrap().count(), 9, "only *.tmp are deleted");
+    }
+
+    struct Bench {
+        dir: Arc<ShardDir>,
+        files: Files,
+        returns: Returns,
+        outlet: Outlet<()>,
+    }
+
+    impl Bench {
+        fn run(&mut self, kind: OpKind) -> Completion {
+            self.files.run(&self.dir, &self.returns, Op { id: OpId(5), kind });
+            let bell = self.outlet.bell();
+            if self.outlet.park(Wake::Completions) {
+                bell.hear().unwrap();
+            }
+            let done = self.outlet.take_completion().unwrap();
+            assert_eq!(done.id, OpId(5));
+            done
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.dir.path()).unwrap();
+            let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
+            let mut names: Vec<_> =
+                entries.map(|entry| name(entry).into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn a_file_goes_from_spare_to_segment_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = MetaFile::create(dir.path(), &superblock()).unwrap();
+        let files = Files::start(meta).unwrap();
+        let direct = crate::host::Host::probe(dir.path()).direct_io;
+        let shard = Arc::new(ShardDir::open(dir.path(), ShardId(8), direct).unwrap());
+        let (inbox, outlet) = inbox::<()>(1).unwrap();
+        let returns = inbox.returns().clone();
+        let mut bench = Bench { dir: shard, files, returns, outlet };
+
+        let size = SEGMENT_SIZE_MIN + u64::from(BLOCK_SIZE);
+        let (spare, segment) = (SpareId(1), SegmentId(0x1F));
+        bench.run(OpKind::MakeSpare { spare, size }).result.unwrap();
+        assert_eq!(bench.dir.list().unwrap(), [Found::Spare(spare, size)]);
+        bench.run(OpKind::UseSpare { spare, segment }).result.unwrap();
+        assert_eq!(bench.dir.list().unwrap(), [Found::Segment(segment, size)]);
+
+        bench.run(OpKind::MakeSpare { spare, size }).result.unwrap();
+        bench.run(OpKind::UseSpare { spare, segment }).result.unwrap_err();
+        bench.run(OpKind::Recycle { segment, spare }).result.unwrap_err();
+        assert_eq!(bench.dir.list().unwrap().len(), 2, "no file was replaced");
+        bench.run(OpKind::RemoveSpare { spare }).result.unwrap();
+        bench.run(OpKind::RemoveSpare { spare }).result.unwrap();
+
+        let (side, bytes) = (Side::Index, Bytes::from_static(b"where it stands"));
+        let missing = bench.run(OpKind::ReadSide { segment, side }).result.unwrap_err();
+        assert!(missing.is_not_found());
+        bench.run(OpKind::WriteSide { segment, side, bytes: bytes.clone() }).result.unwrap();
+        let read = bench.run(OpKind::ReadSide { segment, side });
+        assert_eq!((read.result.unwrap(), read.side.unwrap()), (15, bytes));
+        bench.run(OpKind::Shorten { segment, len: 8192 }).result.unwrap();
+        assert_eq!(bench.dir.list().unwrap(), [Found::Segment(segment, 8192)]);
+        bench.run(OpKind::Recycle { segment, spare }).result.unwrap();
+        assert_eq!(bench.names(), ["spare-00000001.log"]);
+        bench.run(OpKind::UseSpare { spare, segment }).result.unwrap();
+        bench.run(OpKind::RemoveSegment { segment }).result.unwrap();
+        bench.run(OpKind::RemoveSegment { segment }).result.unwrap();
+        assert!(bench.names().is_empty());
+
+        bench.run(OpKind::Begin).result.unwrap();
+        assert!(bench.files.superblock().has_begun(ShardId(8)));
+        assert!(!bench.files.superblock().has_begun(ShardId(7)));
+    }
+
+    #[test]
+    fn the_table_keeps_what_is_in_use_and_closes_what_was_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = Arc::new(ShardDir::open(dir.path(), ShardId(0), false).unwrap());
+        let many = FILES_OPEN_MAX as u64 + 20;
+        for n in 0..many {
+            fs::write(shard.segment(SegmentId(n)), "").unwrap();
+        }
+        let mut table = FileTable::new(shard);
+        let (busy, opened) = table.take(SegmentId(0)).unwrap();
+        assert!(opened);
+        for n in 1..many {
+            let (slot, opened) = table.take(SegmentId(n)).unwrap();
+            assert!(opened && slot != busy);
+            assert!(!table.give_back(slot));
+        }
+        assert_eq!(table.take(SegmentId(0)).unwrap(), (busy, false));
+        assert!(!table.take(SegmentId(many - 1)).unwrap().1, "the newest are still open");
+        assert!(table.take(SegmentId(1)).unwrap().1, "the oldest was closed");
+        assert!(table.take(SegmentId(many)).is_err());
+
+        assert_eq!(table.forget(SegmentId(0)), None, "it is in use");
+        assert!(!table.give_back(busy));
+        assert!(table.give_back(busy), "closed with its last user");
+        assert!(table.forget(SegmentId(many - 2)).is_some());
+        assert_eq!(table.forget(SegmentId(many - 2)), None);
+    }
+}

@@ -1,0 +1,276 @@
+//! Where each log's sections stand in one segment.
+//!
+//! ```text
+//! segment -> log -> start sequence, [section, section, ..]    in the order of the sequences
+//! ```
+//!
+//! The active segment's index is in memory; a sealed one has a side file, read when first needed. A
+//! side file is never evidence about the log: it is checked as a whole when read, each section is
+//! checked against its checksum when used, and reading the segment makes a new one (F-15).
+//!
+//! Not here: reading sections (`read`), and which segments exist (`catalog`).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rustc_hash::FxHashMap;
+
+use crate::format::entry::Entry;
+use crate::format::{Place, checksum};
+use crate::position::{LogId, SegmentId, Sequence, TxId};
+
+const MAGIC: &[u8; 8] = b"oncelogI";
+const SECTION_REF_SIZE: usize = 56;
+
+/// One section of a log, enough to read it and to check what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SectionRef {
+    /// Sequence of its first record.
+    pub first: Sequence,
+    /// Transaction id of its first record.
+    pub first_txid: TxId,
+    /// Commit time of its entry, microseconds since 1970.
+    pub time_us: u64,
+    /// Checksum of its bytes with its identity.
+    pub checksum: u64,
+    /// How many records.
+    pub count: u32,
+    /// Number of its entry.
+    pub entry: u32,
+    /// Offset of its entry in the file, in bytes.
+    pub entry_offset: u32,
+    /// Where it begins in its entry, in bytes.
+    pub offset: u32,
+    /// Its size in bytes.
+    pub len: u32,
+}
+
+impl SectionRef {
+    /// The sequence behind its last record.
+    #[must_use]
+    pub fn end(&self) -> Sequence {
+        self.first.after(self.count.into())
+    }
+
+    /// Where its bytes stand in the file.
+    #[must_use]
+    pub fn range(&self) -> std::ops::Range<u64> {
+        let begin = u64::from(self.entry_offset) + u64::from(self.offset);
+        begin..begin + u64::from(self.len)
+    }
+}
+
+/// One log in one segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogSpan {
+    /// The log's next sequence when the segment began.
+    pub start: Sequence,
+    /// Its sections in the segment.
+    pub sections: Vec<SectionRef>,
+}
+
+impl LogSpan {
+    /// The log's next sequence when the segment ended (or now).
+    #[must_use]
+    pub fn end(&self) -> Sequence {
+        self.sections.last().map_or(self.start, SectionRef::end)
+    }
+
+    /// The sections from the one that holds `sequence` on.
+    ///
+    /// `None` if it should be here but is not: a gap.
+    #[must_use]
+    pub fn from(&self, sequence: Sequence) -> Option<&[SectionRef]> {
+        let index = self.sections.partition_point(|section| section.end() <= sequence);
+        let sections = &self.sections[index..];
+        sections.first().is_some_and(|section| section.first <= sequence).then_some(sections)
+    }
+}
+
+/// The index of one segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SegmentIndex {
+    logs: FxHashMap<LogId, LogSpan>,
+    sections: usize,
+}
+
+impl SegmentIndex {
+    /// An index that knows where each log stood when the segment began.
+    pub fn begin(starts: impl IntoIterator<Item = (LogId, Sequence)>) -> Self {
+        let span = |(log, start)| (log, LogSpan { start, sections: Vec::new() });
+        Self { logs: starts.into_iter().map(span).collect(), sections: 0 }
+    }
+
+    /// Adds a section of an entry, the next of its log.
+    pub fn add(&mut self, log: LogId, section: SectionRef) {
+        self.logs.entry(log).or_default().sections.push(section);
+        self.sections += 1;
+    }
+
+    /// Adds all sections of an entry.
+    pub fn add_entry(&mut self, entry: &Entry) {
+        for head in entry.records() {
+            let section = SectionRef {
+                first: head.first_sequence,
+                first_txid: head.first_txid,
+                time_us: entry.head.time_us,
+                checksum: head.checksum,
+                count: head.count,
+                entry: entry.head.place.entry,
+                entry_offset: entry.head.place.offset,
+                offset: head.offset,
+                len: head.len,
+            };
+            self.add(head.log, section);
+        }
+    }
+
+    /// What it knows of a log. A log that did not exist when the segment ended is not known.
+    #[must_use]
+    pub fn log(&self, log: LogId) -> Option<&LogSpan> {
+        self.logs.get(&log)
+    }
+
+    /// Logs that have records in the segment, and where those end.
+    pub fn logs(&self) -> impl Iterator<Item = (LogId, Sequence)> {
+        let used = self.logs.iter().filter(|(_, span)| !span.sections.is_empty());
+        used.map(|(log, span)| (*log, span.end()))
+    }
+
+    /// Bytes of memory it takes, nearly.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.logs.len() * 64 + self.sections * size_of::<SectionRef>()
+    }
+
+    /// The side file of a segment. `place` says whose it is.
+    #[must_use]
+    pub fn encode(&self, place: &Place) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_slice(MAGIC);
+        put_identity(&mut out, place);
+        out.put_u64_le(self.logs.len() as u64);
+        let mut logs: Vec<_> = self.logs.iter().collect();
+        logs.sort_unstable_by_key(|(log, _)| **log);
+        for (log, span) in logs {
+            out.put_u64_le(log.0);
+            out.put_u64_le(span.start.0);
+            out.put_u64_le(span.sections.len() as u64);
+            for section in &span.sections {
+                put_section(&mut out, section);
+            }
+        }
+        let sum = checksum(&[&out]);
+        out.put_u64_le(sum);
+        out.freeze()
+    }
+
+    /// The index in a side file; `None` if it is not whole, or another segment's.
+    #[must_use]
+    pub fn decode(mut bytes: Bytes, place: &Place) -> Option<Self> {
+        let body = bytes.len().checked_sub(8)?;
+        let sum = bytes.split_off(body).get_u64_le();
+        if checksum(&[&bytes]) != sum {
+            return None;
+        }
+        let mut expected = BytesMut::new();
+        expected.put_slice(MAGIC);
+        put_identity(&mut expected, place);
+        if bytes.len() < expected.len() || bytes.split_to(expected.len()) != expected {
+            return None;
+        }
+        let mut index = Self::default();
+        for _ in 0..bytes.try_get_u64_le().ok()? {
+            let log = LogId(bytes.try_get_u64_le().ok()?);
+            let start = Sequence(bytes.try_get_u64_le().ok()?);
+            let mut span = LogSpan { start, sections: Vec::new() };
+            for _ in 0..bytes.try_get_u64_le().ok()? {
+                span.sections.push(take_section(&mut bytes)?);
+            }
+            index.sections += span.sections.len();
+            index.logs.insert(log, span);
+        }
+        bytes.is_empty().then_some(index)
+    }
+}
+
+fn put_identity(out: &mut BytesMut, place: &Place) {
+    out.put_slice(&place.engine);
+    out.put_u64_le(place.segment.0);
+    out.put_u64_le(place.shard.0.into());
+}
+
+fn put_section(out: &mut BytesMut, section: &SectionRef) {
+    let before = out.len();
+    out.put_u64_le(section.first.0);
+    out.put_u64_le(section.first_txid.0);
+    out.put_u64_le(section.time_us);
+    out.put_u64_le(section.checksum);
+    out.put_u32_le(section.count);
+    out.put_u32_le(section.entry);
+    out.put_u32_le(section.entry_offset);
+    out.put_u32_le(section.offset);
+    out.put_u32_le(section.len);
+    out.put_u32_le(0);
+    assert_eq!(out.len() - before, SECTION_REF_SIZE);
+}
+
+fn take_section(bytes: &mut Bytes) -> Option<SectionRef> {
+    if bytes.len() < SECTION_REF_SIZE {
+        return None;
+    }
+    let section = SectionRef {
+        first: Sequence(bytes.get_u64_le()),
+        first_txid: TxId(bytes.get_u64_le()),
+        time_us: bytes.get_u64_le(),
+        checksum: bytes.get_u64_le(),
+        count: bytes.get_u32_le(),
+        entry: bytes.get_u32_le(),
+        entry_offset: bytes.get_u32_le(),
+        offset: bytes.get_u32_le(),
+        len: bytes.get_u32_le(),
+    };
+    (bytes.get_u32_le() == 0).then_some(section)
+}
+
+/// Indexes of sealed segments, the least recently used forgotten first.
+pub struct IndexCache {
+    indexes: FxHashMap<SegmentId, (SegmentIndex, u64)>,
+    uses: u64,
+    size: usize,
+    size_max: usize,
+}
+
+impl IndexCache {
+    /// A cache of about `size_max` bytes; the newest index is kept whatever its size.
+    #[must_use]
+    pub fn new(size_max: usize) -> Self {
+        Self { indexes: FxHashMap::default(), uses: 0, size: 0, size_max }
+    }
+
+    /// The index of a segment, if it is here.
+    pub fn get(&mut self, segment: SegmentId) -> Option<&SegmentIndex> {
+        self.uses += 1;
+        let (index, used) = self.indexes.get_mut(&segment)?;
+        *used = self.uses;
+        Some(index)
+    }
+
+    /// Keeps an index.
+    pub fn insert(&mut self, segment: SegmentId, index: SegmentIndex) {
+        self.remove(segment);
+        self.size += index.size();
+        self.uses += 1;
+        self.indexes.insert(segment, (index, self.uses));
+        while self.size > self.size_max && self.indexes.len() > 1 {
+            let oldest = self.indexes.iter().min_by_key(|(_, (_, used))| *used);
+            let segment = *oldest.expect("there are at least two").0;
+            self.remove(segment);
+        }
+    }
+
+    /// Forgets an index.
+    pub fn remove(&mut self, segment: SegmentId) {
+        if let Some((index, _)) = self.indexes.remove(&segment) {
+            self.size -= index.size();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Getting the index of a sealed segment: from its side file, or from the segment itself.
+//!
+//! ```text
+//! load -> side file whole and ours? -> cache -> waiters go on
+//!              | no
+//!              '-> read the segment from its beginning -> index -> cache, side file written anew
+//! ```
+//!
+//! Reading the segment again skips places that are damaged: the records there are missing from the
+//! index, and a read of them says so.
+//!
+//! Not here: what an index holds (`index`), and who needs it (`read`, `retention`).
+
+use crate::error::ReadError;
+use crate::format::control::Control;
+use crate::format::entry::Flags;
+use crate::format::header::SegmentHeader;
+use crate::index::SegmentIndex;
+use crate::io::{Completion, OpKind, Side};
+use crate::limits::{BLOCK_SIZE, MIB};
+use crate::position::{LogId, SegmentId, Sequence};
+use crate::recover::control_records;
+use crate::scan::{Scan, Step};
+use crate::shard::{Purpose, Shard};
+
+/// Who waits for an index.
+pub(crate) enum Waiter {
+    Read(u64),
+    Retention,
+}
+
+/// An index on its way.
+pub(crate) struct Load {
+    waiters: Vec<Waiter>,
+    rebuild: Option<Rebuild>,
+}
+
+/// A segment that is being read to make its index.
+struct Rebuild {
+    end: u64,
+    read: u64,
+    scan: Option<Scan>,
+    starts: Vec<(LogId, Sequence)>,
+    index: Option<SegmentIndex>,
+}
+
+impl Shard {
+    /// The waiter goes on once the segment's index is in the cache.
+    pub(crate) fn load(&mut self, segment: SegmentId, waiter: Waiter) {
+        if let Some(load) = self.reads.loads.get_mut(&segment) {
+            return load.waiters.push(waiter);
+        }
+        self.reads.loads.insert(segment, Load { waiters: vec![waiter], rebuild: None });
+        let kind = OpKind::ReadSide { segment, side: Side::Index };
+        self.reads.queue_op(Purpose::LoadSide(segment), segment, kind);
+    }
+
+    /// As [`load`](Self::load), but from the segment itself.
+    pub(crate) fn rebuild(&mut self, segment: SegmentId, waiter: Waiter) {
+        if let Some(load) = self.reads.loads.get_mut(&segment) {
+            return load.waiters.push(waiter);
+        }
+        self.reads.loads.insert(segment, Load { waiters: vec![waiter], rebuild: None });
+        self.start_rebuild(segment);
+    }
+
+    fn start_rebuild(&mut self, segment: SegmentId) {
+        let end = self.catalog.segment(segment).expect("only sealed segments are loaded").end;
+        let load = self.reads.loads.get_mut(&segment).expect("it is being loaded");
+        load.rebuild = Some(Rebuild { end, read: 0, scan: None, starts: Vec::new(), index: None });
+        self.read_chunk(segment);
+    }
+
+    fn read_chunk(&mut self, segment: SegmentId) {
+        let load = &self.reads.loads[&segment];
+        let rebuild = load.rebuild.as_ref().expect("it is being rebuilt");
+        let len = (rebuild.end - rebuild.read).min(MIB.into());
+        let offset = rebuild.read;
+        self.reads.enqueue(Purpose::LoadChunk(segment), segment, offset, len);
+    }
+
+    /// The side file was read, or is not there.
+    pub(crate) fn side_read(&mut self, segment: SegmentId, done: Completion) {
+        self.reads.used(segment);
+        let place = self.config.place(segment);
+        let side = done.result.ok().and(done.side);
+        match side.and_then(|bytes| SegmentIndex::decode(bytes, &place)) {
+            Some(index) => self.loaded(segment, index),
+            None => self.start_rebuild(segment),
+        }
+    }
+
+    /// The next bytes of the segment were read.
+    pub(crate) fn chunk_read(&mut self, segment: SegmentId, done: Completion) {
+        self.reads.used(segment);
+        let count = match done.result {
+            Ok(count) => count as usize,
+            Err(source) => {
+                let read = self.reads.loads[&segment].rebuild.as_ref().map_or(0, |r| r.read);
+                let error = ReadError::Io { segment, offset: read, source };
+                return self.load_failed(segment, &error);
+            }
+        };
+        let buf = done.buf.expect("a read gives its buffer back");
+        let place = self.config.place(segment);
+        let load = self.reads.loads.get_mut(&segment).expect("it is being loaded");
+        let rebuild = load.rebuild.as_mut().expect("it is being rebuilt");
+        let mut bytes = &buf.as_slice()[..count];
+        rebuild.read += count as u64;
+        let last = count == 0 || rebuild.read >= rebuild.end;
+        let scan = rebuild.scan.get_or_insert_with(|| {
+            // The header's digest is where the chain begins; if it is damaged the first hole is
+            // skipped like any other.
+            let (header, rest) = bytes.split_at(bytes.len().min(BLOCK_SIZE as usize));
+            bytes = rest;
+            let digest = SegmentHeader::decode(header).map_or(0, |(_, digest)| digest);
+            Scan::new(crate::format::Place { offset: BLOCK_SIZE, ..place }, digest)
+        });
+        scan.feed(bytes);
+        loop {
+            match scan.next(last) {
+                Step::Entry(entry, bytes) => {
+                    if !entry.head.flags.has(Flags::MANIFEST) {
+                        let starts = &mut rebuild.starts;
+                        let begin = || SegmentIndex::begin(starts.drain(..));
+                        rebuild.index.get_or_insert_with(begin).add_entry(&entry);
+                        continue;
+                    }
+                    let rows = control_records(&entry, &bytes).unwrap_or_default();
+                    rebuild.starts.extend(rows.iter().filter_map(|row| match row {
+                        Control::ManifestLog(log) => Some((log.log, log.next)),
+                        _ => None,
+                    }));
+                }
+                Step::Hole if scan.skip_hole() => {}
+                Step::Hole | Step::More => break,
+            }
+        }
+        if !last {
+            return self.read_chunk(segment);
+        }
+        let starts = std::mem::take(&mut rebuild.starts);
+        let index = rebuild.index.take().unwrap_or_else(|| SegmentIndex::begin(starts));
+        self.queue.push_back((
+            Purpose::Background("writing an index"),
+            OpKind::WriteSide { segment, side: Side::Index, bytes: index.encode(&place) },
+        ));
+        self.loaded(segment, index);
+    }
+
+    fn loaded(&mut self, segment: SegmentId, index: SegmentIndex) {
+        self.cache.insert(segment, index);
+        let load = self.reads.loads.remove(&segment).expect("it was being loaded");
+        for waiter in load.waiters {
+            match waiter {
+                Waiter::Read(job) => self.advance_read(job),
+                Waiter::Retention => self.retention_due = true,
+            }
+        }
+    }
+
+    fn load_failed(&mut self, segment: SegmentId, error: &ReadError) {
+        let load = self.reads.loads.remove(&segment).expect("it was being loaded");
+        for waiter in load.waiters {
+            if let Waiter::Read(job) = waiter {
+                self.fail_read(job, error.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A log's handle, and batches over several logs of a group.
+//!
+//! Handles are cheap to clone, and may be used from any thread. Appends of one thread to the logs of
+//! one group are carried out in the order of its calls.
+//!
+//! Not here: reading (`reader`).
+
+use std::sync::Arc;
+
+use crate::engine::Inner;
+use crate::error::{AppendError, LogError, ReadError};
+use crate::inbox::Inbox;
+use crate::name::group_of;
+use crate::position::{Dlsn, LogId, Sequence, ShardId};
+use crate::reader::Reader;
+use crate::reply;
+use crate::request::{Appended, At, LogInfo, NewRecord, Part, Request};
+use crate::response::Response;
+
+/// Where to read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The first record that is there.
+    Earliest,
+    /// Behind the last durable record: only what comes from now on.
+    Latest,
+    /// This record. Beyond the end: the first one at or after it, once it is there.
+    Sequence(Sequence),
+    /// The first record at this position or after it.
+    Dlsn(Dlsn),
+}
+
+impl From {
+    pub(crate) fn at(self) -> At {
+        match self {
+            Self::Earliest => At::Earliest,
+            Self::Latest => At::Latest,
+            Self::Sequence(sequence) => At::Sequence(sequence),
+            Self::Dlsn(dlsn) => At::Dlsn(dlsn),
+        }
+    }
+}
+
+/// A log: a named, ordered sequence of records.
+///
+/// ```
+/// use oncelog::{NewRecord, Options, TxId};
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Options::new(dir.path()).shards(1).segment_size(1 << 20).open()?;
+/// let log = engine.create_log("payments/orders").wait()?;
+///
+/// // The answer means durable: on stable storage, and visible to readers.
+/// let first = log.append("one order").wait()?;
+/// assert_eq!(first.first.get(), 0);
+///
+/// // Many in flight share entries, and so syncs.
+/// let pending: Vec<_> = (0..100).map(|n| log.append(format!("order {n}"))).collect();
+/// for append in pending {
+///     append.wait()?;
+/// }
+///
+/// // A batch is whole or not there at all.
+/// let batch = log.append_batch([NewRecord::new("a").with_txid(TxId::new(7)), "b".into()]).wait()?;
+/// assert_eq!((batch.first.get(), batch.count), (101, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
+    shard: ShardId,
+    id: LogId,
+    name: Arc<str>,
+}
+
+impl Log {
+    pub(crate) fn new(inner: Arc<Inner>, shard: ShardId, info: &LogInfo) -> Self {
+        Self { inner, shard, id: info.id, name: info.name.as_str().into() }
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox<Request> {
+        self.inner.inbox(self.shard)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The part of its name before the first `/`: what batches and processors are atomic in.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        group_of(&self.name)
+    }
+
+    /// Its number, unique in its shard.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// The shard that it is placed on.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Appends one record. The answer means durable and visible.
+    pub fn append(&self, record: impl Into<NewRecord>) -> Response<Appended, AppendError> {
+        let (reply, pending) = reply::pair();
+        let request = Request::Append { log: self.id, record: record.into(), reply };
+        Response::send(self.inbox(), request, pending)
+    }
+
+    /// As [`append`](Self::append), but an error at once if the shard's inbox is full.
+    ///
+    /// # Errors
+    /// [`AppendError::Busy`]; nothing was written.
+    pub fn try_append(
+        &self,
+        record: impl Into<NewRecord>,
+    ) -> Result<Response<Appended, AppendError>, AppendError> {
+        let (reply, pending) = reply::pair();
+        let request = Request::Append { log: self.id, record: record.into(), reply };
+        match self.inbox().try_push(request.size(), request) {
+            Ok(()) => Ok(Response::send_all(self.inbox(), [], pending)),
+            Err(_) => Err(AppendError::Busy { waiting: self.inbox().bytes() }),
+        }
+    }
+
+    /// Appends records: all of them, next to each other, or none. An empty batch succeeds and
+    /// writes nothing.
+    pub fn append_batch<R: Into<NewRecord>>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+    ) -> AppendBatch {
+        let records = records.into_iter().map(Into::into).collect();
+        let parts = vec![Part { log: self.id, records }];
+        AppendBatch(send_batch(self.inbox(), parts))
+    }
+
+    /// Reads from a position on. Nothing is read before the first call of
+    /// [`next`](Reader::next).
+    #[must_use]
+    pub fn reader(&self, from: From) -> Reader {
+        Reader::new(self.clone(), from.at())
+    }
+
+    /// What the log is now: first and next sequence, last transaction id.
+    pub fn describe(&self) -> Response<LogInfo, LogError> {
+        let (reply, pending) = reply::pair();
+        Response::send(self.inbox(), Request::DescribeLog { log: self.id, reply }, pending)
+    }
+
+    /// Drops the records before `before`: none of them is ever read again, and their space is used
+    /// again once no other log or processor needs their segment. Again or lower: changes nothing.
+    ///
+    /// Refused beyond the log's end, and beyond the position of a processor that reads it.
+    pub fn truncate(&self, before: Sequence) -> Response<(), LogError> {
+        let (reply, pending) = reply::pair();
+        let request = Request::Truncate { log: self.id, before, reply };
+        Response::send(self.inbox(), request, pending)
+    }
+
+    /// Reads the record at `sequence`, if it is there.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn get(
+        &self,
+        sequence: Sequence,
+    ) -> crate::response::Operation<'_, Result<Option<crate::Record>, ReadError>> {
+        let mut reader = self.reader(From::Sequence(sequence)).max_records(1).max_bytes(1);
+        crate::response::Operation::new(async move {
+            let records = reader.try_next().await?;
+            Ok(records.and_then(|mut records| records.next()))
+        })
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, id) = (&self.name, self.id.get());
+        f.debug_struct("Log").field("name", name).field("id", &id).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn send_batch(
+    inbox: &Inbox<Request>,
+    parts: Vec<Part>,
+) -> Response<Vec<Appended>, AppendError> {
+    let (reply, pending) = reply::pair();
+    Response::send(inbox, Request::AppendBatch { parts, reply }, pending)
+}
+
+/// The answer to [`Log::append_batch`].
+#[must_use = "the request is under way, but only its answer says what became of it"]
+#[derive(Debug)]
+pub struct AppendBatch(Response<Vec<Appended>, AppendError>);
+
+impl AppendBatch {
+    /// Blocks this thread until the records are durable.
+    ///
+    /// # Errors
+    /// [`AppendError`]
+    pub fn wait(self) -> Result<Appended, AppendError> {
+        reply::block_on(self)
+    }
+}
+
+impl std::future::Future for AppendBatch {
+    type Output = Result<Appended, AppendError>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        let answer = std::task::ready!(std::pin::Pin::new(&mut self.0).poll(cx));
+        std::task::Poll::Ready(answer.map(|parts| parts[0]))
+    }
+}
+
+/// Records for several logs of one group: all of them become durable together, or none.
+///
+/// ```
+/// use oncelog::{Batch, Options};
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Options::new(dir.path()).shards(4).segment_size(1 << 20).open()?;
+/// let orders = engine.create_log("payments/orders").wait()?;
+/// let audit = engine.create_log("payments/audit").wait()?;
+/// let appended = Batch::new().append(&orders, "order 1").append(&audit, "by me").commit().wait()?;
+/// assert_eq!(appended.len(), 2);
+///
+/// // Logs of other groups may live on other shards: refused, with what to do.
+/// let stock = engine.create_log("stock").wait()?;
+/// let refused = Batch::new().append(&orders, "order 2").append(&stock, "-1").commit().wait();
+/// assert!(refused.unwrap_err().to_string().contains("one group only"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a batch does nothing until commit() is called"]
+pub struct Batch {
+    first: Option<Log>,
+    parts: Vec<Part>,
+    refused: Option<AppendError>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a record, behind those that were added for the same log before.
+    pub fn append(mut self, log: &Log, record: impl Into<NewRecord>) -> Self {
+        let first = self.first.get_or_insert_with(|| log.clone());
+        if first.group() != log.group() || !Arc::ptr_eq(&first.inner, &log.inner) {
+            let (log, group) = (log.name().to_owned(), first.group().to_owned());
+            self.refused.get_or_insert(AppendError::OtherGroup { log, group });
+        }
+        add_to_parts(&mut self.parts, log.id, record.into());
+        self
+    }
+
+    /// Commits it. Answers where the first record of each log stands, in the order in which the
+    /// logs were first named.
+    pub fn commit(self) -> Response<Vec<Appended>, AppendError> {
+        match (self.refused, self.first) {
+            (Some(error), _) => Response::ready(Err(error)),
+            (None, None) => Response::ready(Ok(Vec::new())),
+            (None, Some(first)) => send_batch(first.inbox(), self.parts),
+        }
+    }
+}
+
+/// Adds a record to the part of its log.
+pub(crate) fn add_to_parts(parts: &mut Vec<Part>, log: LogId, record: NewRecord) {
+    match parts.iter_mut().find(|part| part.log == log) {
+        Some(part) => part.records.push(record),
+        None => parts.push(Part { log, records: vec![record] }),
+    }
+}

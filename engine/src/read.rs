@@ -1,0 +1,520 @@
+//! Reading: from the entries still in memory, else just the blocks that hold the log's sections.
+//!
+//! ```text
+//! read -> which segment? -> which sections? -> in memory? -> answer
+//!             |  index not here                 | no
+//!             '-> load it, then again           '-> direct reads, each section checked -> answer
+//! ```
+//!
+//! One answer covers sections of one segment, in order, without a gap, and only durable records. A
+//! read at the tail is parked until there is a record. Nothing is copied: an answer shares the
+//! memory that was written or read.
+//!
+//! Not here: loading indexes (`load`), and splitting sections into records (the client does).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use crate::buf::Buf;
+use crate::error::{Damaged, ReadError, records_from};
+use crate::format::Place;
+use crate::format::entry::records_match;
+use crate::index::SectionRef;
+use crate::io::{Completion, OpKind};
+use crate::limits::{BLOCK_SIZE, MIB, READ_SIZE_MAX};
+use crate::load::{Load, Waiter};
+use crate::position::{Dlsn, LogId, SegmentId, Sequence};
+use crate::request::{Answer, At, ReadAnswer, ReadRequest, SectionBytes};
+use crate::shard::{Purpose, Shard};
+
+/// Sections at most so far apart are read together.
+const GAP_MAX: u64 = 32 * 1024;
+/// One direct read is at most about this long.
+const PIECE_SIZE_MAX: u64 = MIB as u64;
+
+/// The newest entries, for readers at the tail.
+pub(crate) struct TailCache {
+    entries: FxHashMap<(SegmentId, u32), Bytes>,
+    order: VecDeque<(SegmentId, u32)>,
+    size: u64,
+    size_max: u64,
+}
+
+impl TailCache {
+    pub(crate) fn new(size_max: u64) -> Self {
+        Self { entries: FxHashMap::default(), order: VecDeque::new(), size: 0, size_max }
+    }
+
+    /// Keeps an entry, known by its segment and offset.
+    pub(crate) fn insert(&mut self, segment: SegmentId, offset: u32, bytes: Bytes) {
+        self.size += bytes.len() as u64;
+        self.order.push_back((segment, offset));
+        self.entries.insert((segment, offset), bytes);
+        while self.size > self.size_max {
+            let oldest = self.order.pop_front().expect("the size is theirs");
+            let gone = self.entries.remove(&oldest).expect("it was kept");
+            self.size -= gone.len() as u64;
+        }
+    }
+
+    pub(crate) fn get(&self, segment: SegmentId, offset: u32) -> Option<&Bytes> {
+        self.entries.get(&(segment, offset))
+    }
+}
+
+/// A section that a read will answer with.
+struct Planned {
+    section: SectionRef,
+    /// Its bytes, or the piece that they will be in.
+    source: Result<Bytes, usize>,
+}
+
+struct Piece {
+    offset: u64,
+    bytes: Bytes,
+    failed: Option<ReadError>,
+}
+
+pub(crate) struct ReadJob {
+    request: ReadRequest,
+    segment: SegmentId,
+    first: Sequence,
+    planned: Vec<Planned>,
+    pieces: Vec<Piece>,
+    waits_for: usize,
+    /// The segment's index was rebuilt for this read already.
+    rebuilt: bool,
+}
+
+/// Reads of a shard.
+#[derive(Default)]
+pub(crate) struct Reads {
+    jobs: FxHashMap<u64, ReadJob>,
+    next_job: u64,
+    parked: FxHashMap<LogId, Vec<u64>>,
+    woken: Vec<u64>,
+    pub(crate) loads: FxHashMap<SegmentId, Load>,
+    pub(crate) queue: VecDeque<(Purpose, OpKind)>,
+    /// Reads given to the host.
+    pub(crate) in_flight: u32,
+    /// Reads queued or given to the host, by segment: such a segment is not recycled.
+    users: FxHashMap<SegmentId, u32>,
+}
+
+impl Reads {
+    /// New records, or an end: whoever waits at the tail of this log looks again.
+    pub(crate) fn wake(&mut self, log: LogId) {
+        if !self.parked.is_empty()
+            && let Some(jobs) = self.parked.remove(&log)
+        {
+            self.woken.extend(jobs);
+        }
+    }
+
+    fn park(&mut self, log: LogId, job: u64) {
+        let jobs = &self.jobs;
+        let parked = self.parked.entry(log).or_default();
+        // Reads whose client went away would pile up at a log where nothing happens.
+        let is_waiting = |job: &u64| jobs.get(job).is_some_and(|j| !j.request.reply.is_abandoned());
+        let before = parked.len();
+        parked.retain(is_waiting);
+        parked.push(job);
+        if parked.len() <= before {
+            let parked: Vec<u64> = self.parked.values().flatten().copied().collect();
+            self.jobs.retain(|id, job| {
+                parked.contains(id) || !job.request.reply.is_abandoned() || job.waits_for > 0
+            });
+        }
+    }
+
+    /// Queues a direct read.
+    pub(crate) fn enqueue(&mut self, purpose: Purpose, segment: SegmentId, offset: u64, len: u64) {
+        let buf = Buf::zeroed(usize::try_from(len).expect("64-bit platforms only"));
+        self.queue_op(purpose, segment, OpKind::Read { segment, offset, buf });
+    }
+
+    pub(crate) fn queue_op(&mut self, purpose: Purpose, segment: SegmentId, kind: OpKind) {
+        *self.users.entry(segment).or_default() += 1;
+        self.queue.push_back((purpose, kind));
+    }
+
+    /// A queued read of the segment is over.
+    pub(crate) fn used(&mut self, segment: SegmentId) {
+        let users = self.users.get_mut(&segment).expect("it was queued");
+        *users -= 1;
+        if *users == 0 {
+            self.users.remove(&segment);
+        }
+    }
+
+    /// Whether a read of the segment is queued or under way.
+    pub(crate) fn uses(&self, segment: SegmentId) -> bool {
+        self.users.contains_key(&segment)
+    }
+}
+
+/// Where the records asked for stand.
+enum Where {
+    /// In the segment with this number, whose index is here.
+    Segment(SegmentId),
+    /// The index of this segment has to be loaded first.
+    Load(SegmentId),
+    /// Nowhere, although they should be.
+    Missing,
+}
+
+impl Shard {
+    /// Begins a read.
+    pub(crate) fn read(&mut self, request: ReadRequest) {
+        let id = self.reads.next_job;
+        self.reads.next_job += 1;
+        let job = ReadJob {
+            request,
+            segment: SegmentId(0),
+            first: Sequence::FIRST,
+            planned: Vec::new(),
+            pieces: Vec::new(),
+            waits_for: 0,
+            rebuilt: false,
+        };
+        self.reads.jobs.insert(id, job);
+        self.advance_read(id);
+    }
+
+    /// Goes on with the reads that were parked at a log where something happened.
+    pub(crate) fn advance_woken(&mut self) {
+        for job in std::mem::take(&mut self.reads.woken) {
+            if self.reads.jobs.contains_key(&job) {
+                self.advance_read(job);
+            }
+        }
+    }
+
+    /// Goes on with a read that has nothing under way.
+    pub(crate) fn advance_read(&mut self, id: u64) {
+        let job = &self.reads.jobs[&id];
+        let (log, at) = (job.request.log, job.request.at);
+        let Some(state) = self.catalog.log(log) else {
+            return self.refuse_read(id, ReadError::Dropped);
+        };
+        let (first, durable_next) = (state.first, state.durable_next);
+        let sequence = match at {
+            At::Earliest => first.min(durable_next),
+            At::Latest => durable_next,
+            At::Sequence(sequence) => sequence,
+            At::Dlsn(dlsn) => match self.locate(log, dlsn) {
+                Ok(Some(sequence)) => sequence,
+                Ok(None) => return self.wait_or_answer(id, durable_next, first),
+                Err(segment) => return self.load(segment, Waiter::Read(id)),
+            },
+        };
+        if sequence < first && at != At::Earliest {
+            return self.refuse_read(id, ReadError::Truncated { first });
+        }
+        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        if !matches!(at, At::Dlsn(_)) {
+            job.request.at = At::Sequence(sequence);
+        }
+        if sequence >= durable_next {
+            return self.wait_or_answer(id, sequence, first);
+        }
+        match self.find(log, sequence) {
+            Where::Segment(segment) => self.plan(id, segment, sequence),
+            Where::Load(segment) => self.load(segment, Waiter::Read(id)),
+            Where::Missing => {
+                let damage = self.missing(log, sequence);
+                self.refuse_read(id, ReadError::Damaged { log, damage });
+            }
+        }
+    }
+
+    fn wait_or_answer(&mut self, id: u64, next: Sequence, earliest: Sequence) {
+        let job = &self.reads.jobs[&id];
+        if job.request.wait && self.closing.is_none() && self.stopped.is_none() {
+            let log = job.request.log;
+            return self.reads.park(log, id);
+        }
+        let job = self.reads.jobs.remove(&id).expect("it is being advanced");
+        if job.request.wait {
+            // The shard ends: no record will come. Its reply says so when it is dropped.
+            return;
+        }
+        let answer = ReadAnswer { first: next, next, earliest, sections: Vec::new() };
+        self.answer_now(Answer::other(job.request.reply, Ok(answer)));
+    }
+
+    fn refuse_read(&mut self, id: u64, error: ReadError) {
+        let job = self.reads.jobs.remove(&id).expect("it is being advanced");
+        // The refusal reveals a truncation or drop, which may not be durable yet.
+        self.answer(Answer::other(job.request.reply, Err(error)));
+    }
+
+    /// The segment that holds a durable record of a log.
+    fn find(&mut self, log: LogId, sequence: Sequence) -> Where {
+        if self.index.log(log).is_some_and(|span| span.start <= sequence) {
+            return self.newest().map_or(Where::Missing, Where::Segment);
+        }
+        let segments: Vec<_> =
+            self.catalog.segments().filter(|s| !s.freed).map(|s| s.segment).collect();
+        // The last one in which the log began at or before this sequence.
+        let (mut low, mut high) = (0, segments.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let segment = segments[middle];
+            let Some(index) = self.cache.get(segment) else { return Where::Load(segment) };
+            // A log that is not known there was created later.
+            if index.log(log).is_none_or(|span| span.start <= sequence) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        if low == 0 { Where::Missing } else { Where::Segment(segments[low - 1]) }
+    }
+
+    /// The segment whose index is `self.index`: the active one, or the one that recovery ended until
+    /// a fresh one follows it. None during a roll: then the old one is sealed already.
+    fn newest(&self) -> Option<SegmentId> {
+        if self.roll.is_some() {
+            return None;
+        }
+        let active = self.journal.active().map(|active| active.segment);
+        active.or(self.ended.as_ref().map(|ended| ended.segment))
+    }
+
+    /// The sequence at a position, or of the first record after it; `None` if there is none yet.
+    fn locate(&mut self, log: LogId, dlsn: Dlsn) -> Result<Option<Sequence>, SegmentId> {
+        let newest = self.newest();
+        let sealed = self.catalog.segments().filter(|s| !s.freed);
+        let segment = sealed.map(|s| s.segment).find(|segment| *segment >= dlsn.segment());
+        let (span, segment) = match segment {
+            Some(segment) => {
+                let Some(index) = self.cache.get(segment) else { return Err(segment) };
+                (index.log(log), segment)
+            }
+            None => match newest.filter(|newest| *newest >= dlsn.segment()) {
+                Some(newest) => (self.index.log(log), newest),
+                None => return Ok(None),
+            },
+        };
+        let Some(span) = span else { return Ok(Some(Sequence::FIRST)) };
+        if segment > dlsn.segment() {
+            return Ok(Some(span.start));
+        }
+        let index = span.sections.partition_point(|section| section.entry < dlsn.entry());
+        Ok(match span.sections.get(index) {
+            Some(section) if section.entry == dlsn.entry() => {
+                Some(section.first.after(dlsn.slot().min(section.count).into()))
+            }
+            Some(section) => Some(section.first),
+            None if Some(segment) == newest => None,
+            None => Some(span.end()),
+        })
+    }
+
+    /// Chooses the sections of an answer and reads those that are not in memory.
+    fn plan(&mut self, id: u64, segment: SegmentId, sequence: Sequence) {
+        let job = &self.reads.jobs[&id];
+        let (log, rebuilt) = (job.request.log, job.rebuilt);
+        let bytes_max = u64::from(job.request.bytes_max.clamp(1, READ_SIZE_MAX));
+        let is_newest = self.newest() == Some(segment);
+        let index = if is_newest { Some(&self.index) } else { self.cache.get(segment) };
+        let sections = index.and_then(|index| index.log(log)).and_then(|span| span.from(sequence));
+        let Some(sections) = sections else {
+            // A gap. A side file may be wrong: the segment itself decides.
+            if !is_newest && !rebuilt {
+                return self.rebuild_for(id, segment);
+            }
+            let damage = self.missing(log, sequence);
+            return self.refuse_read(id, ReadError::Damaged { log, damage });
+        };
+        let mut planned = Vec::new();
+        let mut bytes = 0;
+        let mut end = None;
+        for section in sections {
+            if bytes >= bytes_max || end.is_some_and(|end| end != section.first) {
+                break;
+            }
+            end = Some(section.end());
+            bytes += u64::from(section.len);
+            planned.push(*section);
+        }
+        self.start_pieces(id, segment, sequence, &planned);
+    }
+
+    fn start_pieces(
+        &mut self,
+        id: u64,
+        segment: SegmentId,
+        sequence: Sequence,
+        sections: &[SectionRef],
+    ) {
+        let block = u64::from(BLOCK_SIZE);
+        let mut pieces: Vec<(u64, u64)> = Vec::new();
+        let mut planned = Vec::with_capacity(sections.len());
+        for section in sections {
+            let in_memory = self.tail.get(segment, section.entry_offset).map(|entry| {
+                let begin = section.offset as usize;
+                entry.slice(begin..begin + section.len as usize)
+            });
+            let source = in_memory.ok_or_else(|| {
+                let range = section.range();
+                let begin = range.start - range.start % block;
+                let end = range.end.next_multiple_of(block);
+                match pieces.last_mut() {
+                    Some((start, stop))
+                        if begin <= *stop + GAP_MAX && end - *start <= PIECE_SIZE_MAX =>
+                    {
+                        *stop = end;
+                    }
+                    _ => pieces.push((begin, end)),
+                }
+                pieces.len() - 1
+            });
+            planned.push(Planned { section: *section, source });
+        }
+        let job = self.reads.jobs.get_mut(&id).expect("it is being planned");
+        job.segment = segment;
+        job.first = sequence;
+        job.planned = planned;
+        job.waits_for = pieces.len();
+        let piece = |offset| Piece { offset, bytes: Bytes::new(), failed: None };
+        job.pieces = pieces.iter().map(|(begin, _)| piece(*begin)).collect();
+        for (piece, (begin, end)) in pieces.iter().enumerate() {
+            let purpose = Purpose::ReadPiece { job: id, piece };
+            self.reads.enqueue(purpose, segment, *begin, end - begin);
+        }
+        if pieces.is_empty() {
+            self.answer_read(id);
+        }
+    }
+
+    /// A direct read is over.
+    pub(crate) fn piece_read(&mut self, id: u64, piece: usize, done: Completion) {
+        let Some(job) = self.reads.jobs.get_mut(&id) else {
+            unreachable!("a read with pieces under way is kept")
+        };
+        let segment = job.segment;
+        let place = &mut job.pieces[piece];
+        match done.result {
+            Ok(count) => {
+                let mut bytes = done.buf.expect("a read gives its buffer back").freeze();
+                bytes.truncate(count as usize);
+                place.bytes = bytes;
+            }
+            Err(source) => {
+                place.failed = Some(ReadError::Io { segment, offset: place.offset, source });
+            }
+        }
+        job.waits_for -= 1;
+        let over = job.waits_for == 0;
+        self.reads.used(segment);
+        if over {
+            self.answer_read(id);
+        }
+        self.retention_due |= !self.reads.uses(segment);
+    }
+
+    /// Everything planned is in memory: checks what was read, and answers.
+    fn answer_read(&mut self, id: u64) {
+        let job = self.reads.jobs.remove(&id).expect("it was planned");
+        let (log, segment) = (job.request.log, job.segment);
+        let mut sections = Vec::with_capacity(job.planned.len());
+        let mut failed = None;
+        for Planned { section, source } in &job.planned {
+            match self.section_bytes(log, segment, section, source, &job.pieces) {
+                Ok(bytes) => sections.push(SectionBytes {
+                    first: section.first,
+                    count: section.count,
+                    segment,
+                    entry: section.entry,
+                    time_us: section.time_us,
+                    bytes,
+                }),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        // Good records before damaged ones are delivered first.
+        if let Some(last) = sections.last() {
+            let next = last.first.after(last.count.into());
+            let earliest = self.catalog.log(log).map_or(next, |state| state.first);
+            let answer = ReadAnswer { first: job.first, next, earliest, sections };
+            return self.answer_now(Answer::other(job.request.reply, Ok(answer)));
+        }
+        let error = failed.expect("a read plans at least one section");
+        let damaged = matches!(error, ReadError::Damaged { .. });
+        if damaged && !job.rebuilt && self.catalog.segment(segment).is_some() {
+            // The index may be wrong, not the segment.
+            self.reads.jobs.insert(id, ReadJob { planned: Vec::new(), ..job });
+            return self.rebuild_for(id, segment);
+        }
+        self.answer_now(Answer::other(job.request.reply, Err(error)));
+    }
+
+    fn section_bytes(
+        &self,
+        log: LogId,
+        segment: SegmentId,
+        section: &SectionRef,
+        source: &Result<Bytes, usize>,
+        pieces: &[Piece],
+    ) -> Result<Bytes, ReadError> {
+        let piece = match source {
+            Ok(bytes) => return Ok(bytes.clone()),
+            Err(piece) => &pieces[*piece],
+        };
+        if let Some(error) = &piece.failed {
+            return Err(error.clone());
+        }
+        let begin = section.range().start - piece.offset;
+        let begin = usize::try_from(begin).expect("64-bit platforms only");
+        let end = begin + section.len as usize;
+        let place = Place { entry: section.entry, ..self.config.place(segment) };
+        let (first, count, sum) = (section.first, section.count, section.checksum);
+        if end <= piece.bytes.len() {
+            let bytes = piece.bytes.slice(begin..end);
+            if records_match(&place, log, first, count, sum, &bytes) {
+                return Ok(bytes);
+            }
+        }
+        let dlsn = Dlsn::new(segment, section.entry, 0);
+        let damage = Damaged {
+            shard: self.config.shard,
+            segment,
+            offset: section.range().start,
+            what: "the section's bytes do not match its checksum",
+            at_risk: format!("{count} {}", records_from(log, first, dlsn)),
+        };
+        Err(ReadError::Damaged { log, damage })
+    }
+
+    fn missing(&self, log: LogId, sequence: Sequence) -> Damaged {
+        let segment = self.catalog.segments().next().map_or(SegmentId(0), |s| s.segment);
+        Damaged {
+            shard: self.config.shard,
+            segment,
+            offset: 0,
+            what: "acknowledged records are not where they should be",
+            at_risk: format!("records of log {log} from sequence {sequence}"),
+        }
+    }
+
+    fn rebuild_for(&mut self, id: u64, segment: SegmentId) {
+        let job = self.reads.jobs.get_mut(&id).expect("it waits for the index");
+        job.rebuilt = true;
+        self.cache.remove(segment);
+        self.rebuild(segment, Waiter::Read(id));
+    }
+
+    /// The read waited for something that cannot be had.
+    pub(crate) fn fail_read(&mut self, id: u64, error: ReadError) {
+        if let Some(job) = self.reads.jobs.remove(&id) {
+            self.answer_now(Answer::other(job.request.reply, Err(error)));
+        }
+    }
+}

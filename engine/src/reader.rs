@@ -1,0 +1,246 @@
+//! Reading a log: batches of records that share the memory they were read into.
+//!
+//! ```text
+//! Reader --request--> shard -> sections, checked -> Records -> Record { payload: Bytes }
+//! ```
+//!
+//! A reader knows its position; dropping a call half-way loses nothing, the next one gives the same
+//! records. Sequences that are handed out are dense: a gap would be an error.
+//!
+//! Not here: finding and checking sections (the shard does).
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use crate::error::ReadError;
+use crate::format::record::take_record;
+use crate::limits::{READ_SIZE_DEFAULT, READ_SIZE_MAX};
+use crate::log::Log;
+use crate::position::{Dlsn, LogId, Sequence, TxId};
+use crate::reply;
+use crate::request::{At, ReadAnswer, ReadRequest, Request, SectionBytes};
+use crate::response::{Operation, Response};
+
+/// A record that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its log.
+    pub log: LogId,
+    /// Its number in the log.
+    pub sequence: Sequence,
+    /// Where it stands.
+    pub dlsn: Dlsn,
+    /// Its transaction id.
+    pub txid: TxId,
+    /// When it was committed, microseconds since 1970; never decreases.
+    pub time_us: u64,
+    /// Its payload. Keeping it keeps the memory of its whole section.
+    pub payload: Bytes,
+}
+
+/// Records in order, without a gap: an iterator that copies nothing.
+#[derive(Clone, Debug)]
+pub struct Records {
+    log: LogId,
+    sections: VecDeque<SectionBytes>,
+    /// How many records of the first section are gone.
+    slot: u32,
+    next: Sequence,
+    end: Sequence,
+}
+
+impl Records {
+    fn new(log: LogId, answer: ReadAnswer) -> Self {
+        let ReadAnswer { first, next, sections, .. } = answer;
+        let begin = sections.first().map_or(first, |section| section.first);
+        let mut records = Self { log, sections: sections.into(), slot: 0, next: begin, end: next };
+        while records.next < first {
+            records.next().expect("the sections reach from before `first` to `next`");
+        }
+        records
+    }
+
+    /// Sequence of the first record that is left.
+    #[must_use]
+    pub fn first_sequence(&self) -> Sequence {
+        self.next
+    }
+
+    /// Sequence behind the last record.
+    #[must_use]
+    pub fn end_sequence(&self) -> Sequence {
+        self.end
+    }
+
+    /// Takes the first `count` records off, or all.
+    fn take_first(&mut self, count: u64) -> Self {
+        let count = count.min(self.end.since(self.next));
+        let end = self.next.after(count);
+        let first = Self { end, ..self.clone() };
+        while self.next < end {
+            self.next().expect("it was just counted");
+        }
+        first
+    }
+}
+
+impl Iterator for Records {
+    type Item = Record;
+
+    fn next(&mut self) -> Option<Record> {
+        if self.next == self.end {
+            return None;
+        }
+        let section = self.sections.front_mut().expect("sections reach to the end");
+        let (txid, payload) =
+            take_record(&mut section.bytes).expect("the section was checked when it was read");
+        let record = Record {
+            log: self.log,
+            sequence: self.next,
+            dlsn: Dlsn::new(section.segment, section.entry, self.slot),
+            txid,
+            time_us: section.time_us,
+            payload,
+        };
+        self.next = self.next.after(1);
+        self.slot += 1;
+        if self.slot == section.count {
+            self.sections.pop_front();
+            self.slot = 0;
+        }
+        Some(record)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = usize::try_from(self.end.since(self.next)).expect("they are in memory");
+        (len, Some(len))
+    }
+}
+
+impl ExactSizeIterator for Records {}
+
+/// One request of a reader at a time, kept when a call is dropped half-way.
+pub(crate) struct Fetch {
+    log: Log,
+    pub(crate) at: At,
+    bytes_max: u32,
+    pending: Option<(bool, Response<ReadAnswer, ReadError>)>,
+}
+
+impl Fetch {
+    pub(crate) fn new(log: Log, at: At) -> Self {
+        Self { log, at, bytes_max: READ_SIZE_DEFAULT, pending: None }
+    }
+
+    /// The next records; none only if `wait` is false.
+    pub(crate) fn poll(
+        &mut self,
+        wait: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Records, ReadError>> {
+        if self.pending.as_ref().is_some_and(|(waits, _)| *waits && !wait) {
+            // A parked request would not answer with nothing.
+            self.pending = None;
+        }
+        let (_, response) = self.pending.get_or_insert_with(|| {
+            let (reply, pending) = reply::pair();
+            let log = self.log.id();
+            let read = ReadRequest { log, at: self.at, bytes_max: self.bytes_max, wait, reply };
+            (wait, Response::send(self.log.inbox(), Request::Read(read), pending))
+        });
+        let answer = ready!(Pin::new(response).poll(cx));
+        self.pending = None;
+        let answer = answer?;
+        // A position beyond the end stays what it is until a record is there.
+        let resolved = !answer.sections.is_empty() || !matches!(self.at, At::Dlsn(_));
+        if resolved {
+            self.at = At::Sequence(answer.next);
+        }
+        Poll::Ready(Ok(Records::new(self.log.id(), answer)))
+    }
+}
+
+/// Reads a log from some position on, and waits at its end for what comes.
+///
+/// ```
+/// use oncelog::{From, Options};
+/// # let dir = tempfile::tempdir()?;
+/// let engine = Options::new(dir.path()).shards(1).segment_size(1 << 20).open()?;
+/// let log = engine.create_log("orders").wait()?;
+/// log.append("first").wait()?;
+/// log.append("second").wait()?;
+///
+/// let mut reader = log.reader(From::Earliest);
+/// let records: Vec<_> = reader.next().wait()?.collect();
+/// assert_eq!(records[1].payload, "second");
+/// assert_eq!(records[1].sequence.get(), 1);
+/// assert!(reader.try_next().wait()?.is_none(), "nothing more for now; next() would wait");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Reader {
+    fetch: Fetch,
+    records_max: u64,
+    left: Option<Records>,
+}
+
+impl Reader {
+    pub(crate) fn new(log: Log, at: At) -> Self {
+        Self { fetch: Fetch::new(log, at), records_max: u64::MAX, left: None }
+    }
+
+    /// Batches hold at most about so many bytes, or one section (the records of this log in one
+    /// group commit) if that is larger. Default: 1 MiB, at most 16 MiB.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: u32) -> Self {
+        self.fetch.bytes_max = bytes.clamp(1, READ_SIZE_MAX);
+        self
+    }
+
+    /// Batches hold at most so many records. Default: no limit.
+    #[must_use]
+    pub fn max_records(mut self, records: u64) -> Self {
+        self.records_max = records.max(1);
+        self
+    }
+
+    /// The next records, at least one: waits until there is one.
+    ///
+    /// Dropped before it is ready, no record is lost: the next call gives them.
+    ///
+    /// The result is an error if records were truncated, damaged, or the log was dropped; the
+    /// position stays.
+    pub fn next(&mut self) -> Operation<'_, Result<Records, ReadError>> {
+        Operation::new(poll_fn(|cx| self.poll(true, cx)))
+    }
+
+    /// The next records, or `None` if there are none now.
+    pub fn try_next(&mut self) -> Operation<'_, Result<Option<Records>, ReadError>> {
+        Operation::new(poll_fn(|cx| {
+            let records = ready!(self.poll(false, cx))?;
+            Poll::Ready(Ok((records.len() > 0).then_some(records)))
+        }))
+    }
+
+    fn poll(&mut self, wait: bool, cx: &mut Context<'_>) -> Poll<Result<Records, ReadError>> {
+        let mut records = match self.left.take() {
+            Some(left) => left,
+            None => ready!(self.fetch.poll(wait, cx))?,
+        };
+        if records.len() as u64 <= self.records_max {
+            return Poll::Ready(Ok(records));
+        }
+        let first = records.take_first(self.records_max);
+        self.left = Some(records).filter(|left| left.len() > 0);
+        Poll::Ready(Ok(first))
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("at", &self.fetch.at).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,456 @@
+//! Requests about logs: checked against the state as staged, staged, answered once durable.
+//!
+//! ```text
+//! request -> admit (room? reserve?) -> check -> stage + apply -> answer, held back until durable
+//!              '-> held: the request comes back as soon as the journal can take it
+//! ```
+//!
+//! A request is staged whole or not at all, and nothing overtakes one that is held.
+//!
+//! Not here: processors (`owner`) and reading (`read`).
+
+use crate::commit::Need;
+use crate::error::{AppendError, LogError, NoSpace, Stopped};
+use crate::format::control::Control;
+use crate::format::record::RECORD_HEADER_SIZE;
+use crate::io::Now;
+use crate::limits::record_size_max;
+use crate::position::{LogId, Sequence, TxId};
+use crate::reply::Reply;
+use crate::request::{Answer, Appended, LogInfo, NewRecord, OpenMode, Part, Request, StagedRecord};
+use crate::shard::Shard;
+
+/// Whether a request can be staged.
+pub(crate) enum Admit {
+    Yes,
+    /// Not yet: the open entry is full, or a roll is under way.
+    Hold,
+    NoSpace,
+}
+
+/// What a request is allowed to use when the disk is full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Brings data: not the reserve.
+    Data,
+    /// Frees space, or moves a position: the reserve too.
+    Control,
+}
+
+impl Shard {
+    /// Carries a request out, or gives it back if it cannot be staged yet.
+    pub(crate) fn serve(&mut self, request: Request, now: Now) -> Option<Request> {
+        if let Some(stopped) = self.refuses() {
+            return self.refuse(request, stopped, now);
+        }
+        match request {
+            Request::Append { log, record, reply } => self.append(log, record, reply),
+            Request::AppendBatch { parts, reply } => self.append_batch(parts, reply),
+            Request::Read(read) => {
+                self.read(read);
+                None
+            }
+            Request::Commit(commit) => self.commit(commit),
+            Request::OpenLog { name, mode, reply } => self.open_log(name, mode, reply, now),
+            Request::ListLogs { prefix, reply } => {
+                let logs = self.catalog.log_names();
+                let chosen = logs.filter(|(name, _)| name.starts_with(&prefix));
+                let infos = chosen.map(|(_, log)| self.log_info(log).expect("it is there"));
+                let answer = Ok(infos.collect());
+                self.answer(Answer::other(reply, answer));
+                None
+            }
+            Request::DescribeLog { log, reply } => {
+                let info = self.log_info(log).ok_or(LogError::Dropped);
+                self.answer(Answer::other(reply, info));
+                None
+            }
+            Request::DropLog { name, reply } => self.drop_log(name, reply),
+            Request::Truncate { log, before, reply } => self.truncate(log, before, reply),
+            Request::OpenReader { name, sources, change, reply } => {
+                self.open_reader(name, sources, change, reply)
+            }
+            Request::ListReaders { reply } => {
+                let names = self.catalog.readers().map(|(_, state)| state.stored.name.clone());
+                let answer = Ok(names.collect());
+                self.answer(Answer::other(reply, answer));
+                None
+            }
+            Request::DropReader { name, reply } => self.drop_reader(name, reply),
+            Request::SnapshotPart { reader, epoch, bytes, reply } => {
+                self.snapshot_part(reader, epoch, bytes, reply)
+            }
+            Request::Stats { reply } => {
+                let answer = Ok(self.stats());
+                self.answer_now(Answer::other(reply, answer));
+                None
+            }
+            Request::Close { reply } => {
+                self.closing = Some(reply);
+                None
+            }
+        }
+    }
+
+    /// Why nothing that writes is taken any more.
+    fn refuses(&self) -> Option<Stopped> {
+        let closing = self.closing.is_some().then(Stopped::closed);
+        self.stopped.clone().or(closing)
+    }
+
+    /// A stopped shard still reads what is durable; everything else is refused.
+    fn refuse(&mut self, request: Request, stopped: Stopped, _now: Now) -> Option<Request> {
+        match request {
+            Request::Read(read) => self.read(read),
+            Request::Append { reply, .. } => {
+                self.answer_now(Answer::Append(reply, Err(stopped.into())));
+            }
+            Request::Commit(commit) => {
+                self.answer_now(Answer::Commit(commit.reply, Err(stopped.into())));
+            }
+            Request::AppendBatch { reply, .. } => self.refuse_with(reply, stopped),
+            Request::OpenLog { reply, .. } | Request::DescribeLog { reply, .. } => {
+                self.refuse_with(reply, stopped);
+            }
+            Request::ListLogs { reply, .. } => self.refuse_with(reply, stopped),
+            Request::DropLog { reply, .. } | Request::Truncate { reply, .. } => {
+                self.refuse_with(reply, stopped);
+            }
+            Request::OpenReader { reply, .. } => self.refuse_with(reply, stopped),
+            Request::ListReaders { reply } => self.refuse_with(reply, stopped),
+            Request::DropReader { reply, .. } => self.refuse_with(reply, stopped),
+            Request::SnapshotPart { reply, .. } => self.refuse_with(reply, stopped),
+            Request::Stats { reply } => {
+                let answer = Ok(self.stats());
+                self.answer_now(Answer::other(reply, answer));
+            }
+            Request::Close { reply } => self.finish(reply, Err(stopped)),
+        }
+        None
+    }
+
+    fn refuse_with<T, E>(&mut self, reply: Reply<T, E>, stopped: Stopped)
+    where
+        T: Send + 'static,
+        E: From<Stopped> + Send + 'static,
+    {
+        self.answer_now(Answer::other(reply, Err(stopped.into())));
+    }
+
+    /// Whether so much can be staged now.
+    pub(crate) fn admit(&mut self, need: Need, class: Class) -> Admit {
+        if self.roll.is_some() || self.journal.active().is_none() {
+            self.roll_wanted |= self.roll.is_none();
+            return self.no_room();
+        }
+        if self.journal.is_open_empty() && !self.journal.has_room() {
+            self.roll_wanted = true;
+            return self.no_room();
+        }
+        if class == Class::Data && self.reserve_is_used() {
+            return Admit::NoSpace;
+        }
+        if self.journal.fits(need) { Admit::Yes } else { Admit::Hold }
+    }
+
+    fn no_room(&self) -> Admit {
+        if self.roll.is_none() && self.spares.is_out_of_space() {
+            Admit::NoSpace
+        } else {
+            Admit::Hold
+        }
+    }
+
+    /// Stages a control record and applies it. The caller was admitted.
+    pub(crate) fn stage(&mut self, control: &Control) {
+        let at = self.journal.next_link();
+        self.journal.put_control(control);
+        self.catalog.apply(control, at).expect("the request was checked against the catalog");
+    }
+
+    /// Stages records and applies them. The caller was admitted and checked the transaction ids.
+    pub(crate) fn stage_records(&mut self, log: LogId, records: Vec<NewRecord>) -> Appended {
+        let state = self.catalog.log(log).expect("the caller found it");
+        let (first, mut txid) = (state.next, state.last_txid);
+        let count = records.len() as u64;
+        if count == 0 {
+            return Appended { first, count, dlsn: None };
+        }
+        let first_txid = records[0].txid.unwrap_or(txid);
+        let staged = records.into_iter().map(|record| {
+            txid = record.txid.unwrap_or(txid);
+            StagedRecord { txid, payload: record.payload }
+        });
+        let dlsn = self.journal.put_records(log, first, staged);
+        self.catalog
+            .append(log, (first, count), first_txid, txid)
+            .expect("the records were checked against the catalog");
+        Appended { first, count, dlsn: Some(dlsn) }
+    }
+
+    /// Whether records may be appended to a log: it is there, sizes and transaction ids are right.
+    pub(crate) fn check_records(
+        &self,
+        log: LogId,
+        records: &[NewRecord],
+    ) -> Result<(), AppendError> {
+        let max = record_size_max(self.journal.entry_size_max()) as usize;
+        let mut last = self.catalog.log(log).ok_or(AppendError::Dropped)?.last_txid;
+        for record in records {
+            let len = record.payload.len();
+            if len > max {
+                return Err(AppendError::TooLarge { len, max });
+            }
+            if let Some(txid) = record.txid {
+                if txid < last {
+                    return Err(AppendError::TxIdDecreased { txid, last });
+                }
+                last = txid;
+            }
+        }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        log: LogId,
+        record: NewRecord,
+        reply: Reply<Appended, AppendError>,
+    ) -> Option<Request> {
+        let records = (RECORD_HEADER_SIZE + record.payload.len()) as u64;
+        if let Err(error) = self.check_records(log, std::slice::from_ref(&record)) {
+            self.answer(Answer::Append(reply, Err(error)));
+            return None;
+        }
+        match self.admit(Need { control: 0, sections: 1, records }, Class::Data) {
+            Admit::Yes => {
+                let appended = self.stage_one(log, record);
+                self.answer(Answer::Append(reply, Ok(appended)));
+                None
+            }
+            Admit::Hold => Some(Request::Append { log, record, reply }),
+            Admit::NoSpace => {
+                self.answer(Answer::Append(reply, Err(AppendError::NoSpace(NoSpace))));
+                None
+            }
+        }
+    }
+
+    /// As [`stage_records`](Self::stage_records), without a list.
+    fn stage_one(&mut self, log: LogId, record: NewRecord) -> Appended {
+        let state = self.catalog.log(log).expect("the caller found it");
+        let (first, last) = (state.next, state.last_txid);
+        let txid = record.txid.unwrap_or(last);
+        let staged = StagedRecord { txid, payload: record.payload };
+        let dlsn = self.journal.put_records(log, first, std::iter::once(staged));
+        self.catalog
+            .append(log, (first, 1), txid, txid)
+            .expect("the record was checked against the catalog");
+        Appended { first, count: 1, dlsn: Some(dlsn) }
+    }
+
+    fn append_batch(
+        &mut self,
+        parts: Vec<Part>,
+        reply: Reply<Vec<Appended>, AppendError>,
+    ) -> Option<Request> {
+        let need = need_of(&parts);
+        if let Err(error) = self.check_batch(&parts, need) {
+            self.answer(Answer::other(reply, Err(error)));
+            return None;
+        }
+        if need.records == 0 {
+            let next = |part: &Part| self.catalog.log(part.log).expect("it was checked").next;
+            let empty = |part| Appended { first: next(part), count: 0, dlsn: None };
+            let answer = Ok(parts.iter().map(empty).collect());
+            self.answer(Answer::other(reply, answer));
+            return None;
+        }
+        match self.admit(need, Class::Data) {
+            Admit::Yes => {
+                let stage = |part: Part| self.stage_records(part.log, part.records);
+                let appended = parts.into_iter().map(stage).collect();
+                self.answer(Answer::other(reply, Ok(appended)));
+                None
+            }
+            Admit::Hold => Some(Request::AppendBatch { parts, reply }),
+            Admit::NoSpace => {
+                self.answer(Answer::other(reply, Err(AppendError::NoSpace(NoSpace))));
+                None
+            }
+        }
+    }
+
+    /// Whether a batch may be appended. Parts of the same log follow each other.
+    pub(crate) fn check_batch(&self, parts: &[Part], need: Need) -> Result<(), AppendError> {
+        let mut last: Vec<(LogId, TxId)> = Vec::new();
+        for part in parts {
+            self.check_records(part.log, &part.records)?;
+            // The same log may come twice: its transaction ids go on.
+            let given = part.records.iter().filter_map(|record| record.txid);
+            if let Some((_, last)) = last.iter().find(|(log, _)| *log == part.log)
+                && let Some(txid) = given.clone().next().filter(|txid| txid < last)
+            {
+                return Err(AppendError::TxIdDecreased { txid, last: *last });
+            }
+            if let Some(txid) = given.last() {
+                last.retain(|(log, _)| *log != part.log);
+                last.push((part.log, txid));
+            }
+        }
+        let (len, max) = (need.alone(), self.journal.entry_size_max().into());
+        if len > max || need.sections > crate::limits::SECTIONS_MAX as usize - 1 {
+            return Err(AppendError::BatchTooLarge { len, max });
+        }
+        Ok(())
+    }
+
+    fn open_log(
+        &mut self,
+        name: String,
+        mode: OpenMode,
+        reply: Reply<LogInfo, LogError>,
+        now: Now,
+    ) -> Option<Request> {
+        let known = self.catalog.log_named(&name);
+        let answer = match (known, mode) {
+            (Some(log), OpenMode::Open | OpenMode::OpenOrCreate) => {
+                Ok(self.log_info(log).expect("a named log is there"))
+            }
+            (Some(_), OpenMode::Create) => Err(LogError::Exists { name }),
+            (None, OpenMode::Open) => Err(LogError::NoSuchLog { name }),
+            (None, OpenMode::Create | OpenMode::OpenOrCreate) => {
+                let log = self.catalog.next_log();
+                let control = Control::LogCreated { log, created_us: now.wall_us, name };
+                match self.room_for(&control, 24, Class::Data) {
+                    Err((size, max)) => Err(LogError::TooMany { size, max }),
+                    Ok(Admit::Yes) => {
+                        self.stage(&control);
+                        Ok(self.log_info(log).expect("it was just created"))
+                    }
+                    Ok(Admit::NoSpace) => Err(LogError::NoSpace(NoSpace)),
+                    Ok(Admit::Hold) => {
+                        let Control::LogCreated { name, .. } = control else { unreachable!() };
+                        return Some(Request::OpenLog { name, mode, reply });
+                    }
+                }
+            }
+        };
+        self.answer(Answer::other(reply, answer));
+        None
+    }
+
+    /// Whether a control record that adds to the manifest can be staged. `more` is what a manifest row
+    /// has beyond the record.
+    pub(crate) fn room_for(
+        &mut self,
+        control: &Control,
+        more: u64,
+        class: Class,
+    ) -> Result<Admit, (u64, u64)> {
+        let size = control.size() + more;
+        self.catalog.room_in_manifest(size, self.config.segment_size)?;
+        let need = Need { control: control.size(), sections: 0, records: 0 };
+        Ok(self.admit(need, class))
+    }
+
+    fn drop_log(&mut self, name: String, reply: Reply<(), LogError>) -> Option<Request> {
+        let Some(log) = self.catalog.log_named(&name) else {
+            self.answer(Answer::other(reply, Err(LogError::NoSuchLog { name })));
+            return None;
+        };
+        let mut readers = self.catalog.readers().map(|(_, reader)| &reader.stored);
+        let user = readers.find(|reader| reader.sources.iter().any(|source| source.log == log));
+        let user = user.map(|reader| reader.name.clone());
+        drop(readers);
+        if let Some(reader) = user {
+            self.answer(Answer::other(reply, Err(LogError::InUse { name, reader })));
+            return None;
+        }
+        let control = Control::LogDropped { log };
+        match self.admit_control(&control) {
+            Admit::Hold => return Some(Request::DropLog { name, reply }),
+            Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
+            Admit::Yes => {
+                self.stage(&control);
+                self.answer(Answer::other(reply, Ok(())));
+                self.reads.wake(log);
+                self.advance_woken();
+                self.retention_due = true;
+            }
+        }
+        None
+    }
+
+    /// Whether a control record that frees space can be staged.
+    pub(crate) fn admit_control(&mut self, control: &Control) -> Admit {
+        let need = Need { control: control.size(), sections: 0, records: 0 };
+        self.admit(need, Class::Control)
+    }
+
+    fn truncate(
+        &mut self,
+        log: LogId,
+        before: Sequence,
+        reply: Reply<(), LogError>,
+    ) -> Option<Request> {
+        if let Err(error) = self.check_truncation(log, before) {
+            self.answer(Answer::other(reply, Err(error)));
+            return None;
+        }
+        let first = self.catalog.log(log).expect("it was checked").first;
+        if before <= first {
+            // Truncated so far already, or further.
+            self.answer(Answer::other(reply, Ok(())));
+            return None;
+        }
+        let control = Control::LogTruncated { log, first: before };
+        match self.admit_control(&control) {
+            Admit::Hold => return Some(Request::Truncate { log, before, reply }),
+            Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
+            Admit::Yes => {
+                self.stage(&control);
+                self.answer(Answer::other(reply, Ok(())));
+                self.reads.wake(log);
+                self.advance_woken();
+                self.retention_due = true;
+            }
+        }
+        None
+    }
+
+    fn check_truncation(&self, log: LogId, before: Sequence) -> Result<(), LogError> {
+        let next = self.catalog.log(log).ok_or(LogError::Dropped)?.next;
+        if before > next {
+            return Err(LogError::BeyondEnd { before, next });
+        }
+        for (_, state) in self.catalog.readers() {
+            let source = state.stored.sources.iter().find(|source| source.log == log);
+            if let Some(source) = source.filter(|source| source.next < before) {
+                let (reader, position) = (state.stored.name.clone(), source.next);
+                return Err(LogError::Needed { before, reader, position });
+            }
+        }
+        Ok(())
+    }
+
+    fn log_info(&self, id: LogId) -> Option<LogInfo> {
+        let state = self.catalog.log(id)?;
+        Some(LogInfo {
+            id,
+            name: state.name.clone(),
+            first: state.first,
+            next: state.next,
+            last_txid: state.last_txid,
+            created_us: state.created_us,
+        })
+    }
+}
+
+/// What a batch adds to an entry.
+pub(crate) fn need_of(parts: &[Part]) -> Need {
+    let filled = parts.iter().filter(|part| !part.records.is_empty());
+    let records = filled.clone().flat_map(|part| &part.records);
+    let size = |record: &NewRecord| (RECORD_HEADER_SIZE + record.payload.len()) as u64;
+    Need { control: 0, sections: filled.count(), records: records.map(size).sum() }
+}

@@ -1,0 +1,579 @@
+//! One shard: everything it decides, and nothing it does.
+//!
+//! ```text
+//! handle_request    ->  +-------+  -> poll_op      (the host runs it)
+//! handle_completion ->  | Shard |  -> poll_answer  (the host delivers it)
+//!               Now ->  +-------+  -> poll_timeout (the host comes back then)
+//! ```
+//!
+//! The host calls `handle_*` as things happen, then `poll_op` until there is none, then delivers the
+//! answers. Every completion belongs to an operation that was polled before. Given the same calls
+//! with the same times a shard does the same, byte for byte.
+//!
+//! No answer runs ahead of durability: each waits for the newest entry whose effects it may reveal.
+//! After a failed write or sync the shard is stopped for good: reads of durable records go on, all
+//! else is answered [`Stopped`].
+//!
+//! Not here: requests (`serve`, `owner`), reading (`read`), segments (`roll`, `retention`).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::buf::Buf;
+use crate::catalog::Catalog;
+use crate::commit::{Active, InFlight, Journal, Work};
+use crate::error::{OpenError, Stopped};
+use crate::format::entry::Flags;
+use crate::format::{EngineId, Place};
+use crate::index::{IndexCache, SectionRef, SegmentIndex};
+use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
+use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, READS_IN_FLIGHT_MAX};
+use crate::owner::Walks;
+use crate::position::{SegmentId, ShardId};
+use crate::read::{Reads, TailCache};
+use crate::recover::{Ended, Identity, Progress, Recovered, Recovery};
+use crate::reply::Reply;
+pub use crate::request::Answer;
+use crate::request::{Request, ShardStats};
+use crate::roll::{Roll, Spares};
+use crate::sync::{SyncMethod, SyncPolicy};
+
+/// What a shard is told when it is opened.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Identity of the engine.
+    pub engine: EngineId,
+    /// Which shard.
+    pub shard: ShardId,
+    /// Size of its segments in bytes.
+    pub segment_size: u64,
+    /// Whether the superblock says that it has begun.
+    pub begun: bool,
+    /// Bytes of recent entries kept for readers.
+    pub tail_cache_size: u64,
+    /// Always this way of syncing; `None` to choose and watch.
+    pub sync_method: Option<SyncMethod>,
+}
+
+impl ShardConfig {
+    pub(crate) fn place(&self, segment: SegmentId) -> Place {
+        let (engine, shard) = (self.engine, self.shard);
+        Place { engine, shard, segment, entry: 0, offset: 0 }
+    }
+}
+
+/// What an operation under way is for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    Recovery,
+    Entry(u64),
+    Sync,
+    RollWrite,
+    MakeSpare,
+    UseSpare,
+    /// A file without records becomes this spare.
+    Reuse(SpareId),
+    /// A freed segment becomes a spare, or goes.
+    Recycle(SegmentId, Option<SpareId>),
+    /// Nothing depends on it; a failure is only logged.
+    Background(&'static str),
+    /// A piece of a read.
+    ReadPiece {
+        job: u64,
+        piece: usize,
+    },
+    /// The side file of a sealed segment.
+    LoadSide(SegmentId),
+    /// The next bytes of a sealed segment whose index is rebuilt.
+    LoadChunk(SegmentId),
+    /// An entry of a state chain.
+    Walk(u64),
+}
+
+/// What happens once everything staged before it is durable.
+pub(crate) enum Deferred {
+    Answer(Answer),
+    /// A processor's epoch is durable: now its checkpoint may be read.
+    Restore(u64),
+    /// A freed segment's record is durable: now its file may go.
+    Freed(SegmentId),
+}
+
+/// See the module's head.
+pub struct Shard {
+    pub(crate) config: ShardConfig,
+    recovery: Option<Recovery>,
+    opened: Option<Result<(), OpenError>>,
+    pub(crate) catalog: Catalog,
+    pub(crate) journal: Journal,
+    pub(crate) spares: Spares,
+    pub(crate) roll: Option<Roll>,
+    pub(crate) roll_wanted: bool,
+    /// The segment that recovery ended, until a fresh one is durable.
+    pub(crate) ended: Option<Ended>,
+    pub(crate) unused: Vec<(SegmentId, bool)>,
+    pub(crate) begun: bool,
+    /// Index of the active segment: durable sections only.
+    pub(crate) index: SegmentIndex,
+    pub(crate) cache: IndexCache,
+    pub(crate) tail: TailCache,
+    pub(crate) reads: Reads,
+    pub(crate) walks: Walks,
+    pub(crate) retention_due: bool,
+    /// A write request that cannot be staged yet. Nothing overtakes it.
+    held: Option<Request>,
+    deferred: VecDeque<(u64, Deferred)>,
+    answers: VecDeque<Answer>,
+    purposes: BTreeMap<OpId, Purpose>,
+    next_op: u32,
+    pub(crate) queue: VecDeque<(Purpose, OpKind)>,
+    last_durable_us: u64,
+    pub(crate) stopped: Option<Stopped>,
+    pub(crate) closing: Option<Reply<(), Stopped>>,
+    finished: bool,
+}
+
+impl Shard {
+    /// A shard that is about to be opened: in its directory these files stand.
+    #[must_use]
+    pub fn open(config: ShardConfig, found: &[Found]) -> Self {
+        let policy = config.sync_method.map_or_else(SyncPolicy::watched, SyncPolicy::always);
+        let identity = Identity {
+            engine: config.engine,
+            shard: config.shard,
+            segment_size: config.segment_size,
+            begun: config.begun,
+        };
+        let journal = Journal::new(
+            config.engine,
+            config.shard,
+            config.segment_size,
+            config.tail_cache_size,
+            policy,
+        );
+        let mut shard = Self {
+            recovery: Some(Recovery::new(identity, found)),
+            opened: None,
+            catalog: Catalog::default(),
+            journal,
+            spares: Spares::new(Vec::new(), 0, SegmentId(0)),
+            roll: None,
+            roll_wanted: false,
+            ended: None,
+            unused: Vec::new(),
+            begun: config.begun,
+            index: SegmentIndex::default(),
+            cache: IndexCache::new(INDEX_CACHE_SIZE),
+            tail: TailCache::new(config.tail_cache_size),
+            reads: Reads::default(),
+            walks: Walks::default(),
+            retention_due: false,
+            held: None,
+            deferred: VecDeque::new(),
+            answers: VecDeque::new(),
+            purposes: BTreeMap::new(),
+            next_op: 0,
+            queue: VecDeque::new(),
+            last_durable_us: 0,
+            stopped: None,
+            closing: None,
+            finished: false,
+            config,
+        };
+        shard.recover(None);
+        shard
+    }
+
+    /// Whether opening is over, and how it ended. Said once.
+    ///
+    /// `Ok` means that the journal was read. After an unclean end a fresh segment is still being
+    /// made; requests that write wait for it by themselves, records can be read at once.
+    pub fn poll_opened(&mut self) -> Option<Result<(), OpenError>> {
+        self.opened.take()
+    }
+
+    /// Figures.
+    #[must_use]
+    pub fn stats(&self) -> ShardStats {
+        ShardStats {
+            commit: self.journal.stats(),
+            sync_method: self.journal.method(),
+            segment: self.journal.active().map_or(0, |active| active.segment.0),
+            sealed: self.catalog.segments().filter(|segment| !segment.freed).count() as u64,
+            no_space: self.spares.is_out_of_space(),
+        }
+    }
+
+    /// Whether the host may hand over another request.
+    #[must_use]
+    pub fn wants_requests(&self) -> bool {
+        self.held.is_none() && self.recovery.is_none()
+    }
+
+    /// Whether a request that writes could be given to the device now.
+    #[must_use]
+    pub fn can_issue(&self) -> bool {
+        self.journal.has_slot()
+    }
+
+    /// Whether the shard was closed and nothing is under way.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished && self.purposes.is_empty()
+    }
+
+    /// Takes a request.
+    pub fn handle_request(&mut self, request: Request, now: Now) {
+        assert!(self.held.is_none(), "wants_requests() said no");
+        if let Some(request) = self.serve(request, now) {
+            self.held = Some(request);
+        }
+    }
+
+    /// An answer to hand out.
+    pub fn poll_answer(&mut self) -> Option<Answer> {
+        self.answers.pop_front()
+    }
+
+    /// When [`poll_op`](Self::poll_op) should be called even if nothing happens.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        if self.stopped.is_some() || self.finished {
+            return None;
+        }
+        let waits_for_space = self.roll_wanted || self.ended.is_some() || self.held.is_some();
+        let space = self.spares.retry_at().filter(|_| waits_for_space || self.reserve_is_used());
+        match (self.idle_at(), space) {
+            (Some(idle), Some(space)) => Some(idle.min(space)),
+            (idle, space) => idle.or(space),
+        }
+    }
+
+    /// When the shard has been idle long enough for a watermark that covers everything.
+    fn idle_at(&self) -> Option<u64> {
+        let active = self.journal.active()?;
+        let idle = self.journal.is_quiet() && self.roll.is_none() && !active.covered;
+        (idle && self.journal.has_room_for_mark())
+            .then_some(self.last_durable_us + IDLE_WATERMARK_US)
+    }
+
+    /// The next operation for the host.
+    pub fn poll_op(&mut self, now: Now) -> Option<Op> {
+        if let Some(held) = self.held.take() {
+            self.held = self.serve(held, now);
+        }
+        let (purpose, kind) = self.next_work(now)?;
+        let id = OpId(self.next_op);
+        self.next_op = self.next_op.wrapping_add(1);
+        if let Purpose::ReadPiece { .. }
+        | Purpose::LoadSide(_)
+        | Purpose::LoadChunk(_)
+        | Purpose::Walk(_) = purpose
+        {
+            self.reads.in_flight += 1;
+        }
+        let before = self.purposes.insert(id, purpose);
+        assert!(before.is_none(), "an operation's number is reused after its completion only");
+        Some(Op { id, kind })
+    }
+
+    fn next_work(&mut self, now: Now) -> Option<(Purpose, OpKind)> {
+        if self.stopped.is_none() && self.recovery.is_none() && !self.finished {
+            if let Some((work, kind)) = self.journal.poll(now) {
+                return Some((purpose_of(work), kind));
+            }
+            if let Some(work) = self.poll_roll(now) {
+                return Some(work);
+            }
+            self.poll_retention();
+            if let Some((work, kind)) = self.journal.poll(now) {
+                return Some((purpose_of(work), kind));
+            }
+            if let Some((work, kind)) = self.poll_mark(now) {
+                return Some((purpose_of(work), kind));
+            }
+        }
+        if let Some(work) = self.queue.pop_front() {
+            return Some(work);
+        }
+        if self.reads.in_flight < READS_IN_FLIGHT_MAX { self.reads.queue.pop_front() } else { None }
+    }
+
+    /// An entry without content: when idle, so that its watermark covers what was written before,
+    /// and at the end.
+    fn poll_mark(&mut self, now: Now) -> Option<(Work, OpKind)> {
+        if self.closing.is_some() && !self.finished {
+            return self.poll_close(now);
+        }
+        let due = self.idle_at().is_some_and(|idle_at| idle_at <= now.mono_us);
+        (due && self.held.is_none()).then(|| self.journal.mark(Flags::WATERMARK, now))
+    }
+
+    fn poll_close(&mut self, now: Now) -> Option<(Work, OpKind)> {
+        let quiet = self.journal.is_quiet() && self.roll.is_none() && self.held.is_none();
+        if !quiet || !self.deferred.is_empty() {
+            return None;
+        }
+        let to_mark = self.journal.active().is_some_and(|active| !active.closed);
+        if to_mark && self.ended.is_none() && self.journal.has_room_for_mark() {
+            return Some(self.journal.mark(Flags::CLOSE, now));
+        }
+        let reply = self.closing.take().expect("it was asked for");
+        self.finish(reply, Ok(()));
+        None
+    }
+
+    pub(crate) fn finish(&mut self, reply: Reply<(), Stopped>, result: Result<(), Stopped>) {
+        self.finished = true;
+        self.reads.queue.clear();
+        self.answers.push_back(Answer::other(reply, result));
+    }
+
+    /// Whether the part of the active segment is used that is kept for when the disk is full.
+    pub(crate) fn reserve_is_used(&self) -> bool {
+        self.spares.is_out_of_space() && self.journal.percent_used() >= 75
+    }
+
+    /// Answers once everything staged is durable: the answer may reveal it.
+    pub(crate) fn answer(&mut self, answer: Answer) {
+        self.defer(Deferred::Answer(answer));
+    }
+
+    /// Answers now: the answer reveals nothing that is not durable.
+    pub(crate) fn answer_now(&mut self, answer: Answer) {
+        self.answers.push_back(answer);
+    }
+
+    pub(crate) fn defer(&mut self, deferred: Deferred) {
+        let ordinal = self.journal.staged_ordinal();
+        match deferred {
+            Deferred::Answer(answer) if ordinal <= self.journal.durable_ordinal() => {
+                self.answers.push_back(answer);
+            }
+            deferred => self.deferred.push_back((ordinal, deferred)),
+        }
+        self.release();
+    }
+
+    /// Lets go what waited for entries that are durable now.
+    fn release(&mut self) {
+        let durable = self.journal.durable_ordinal();
+        while self.deferred.front().is_some_and(|(ordinal, _)| *ordinal <= durable) {
+            let (_, deferred) = self.deferred.pop_front().expect("there is a front");
+            match deferred {
+                Deferred::Answer(answer) => self.answers.push_back(answer),
+                Deferred::Restore(walk) => self.begin_walk(walk),
+                Deferred::Freed(segment) => self.segment_freed(segment),
+            }
+        }
+    }
+
+    /// Takes the completion of an operation that was polled before.
+    pub fn handle_completion(&mut self, done: Completion, now: Now) {
+        let purpose = self.purposes.remove(&done.id).expect("only polled operations complete");
+        match purpose {
+            Purpose::ReadPiece { job, piece } => {
+                self.reads.in_flight -= 1;
+                self.piece_read(job, piece, done);
+            }
+            Purpose::LoadSide(segment) => {
+                self.reads.in_flight -= 1;
+                self.side_read(segment, done);
+            }
+            Purpose::LoadChunk(segment) => {
+                self.reads.in_flight -= 1;
+                self.chunk_read(segment, done);
+            }
+            Purpose::Walk(walk) => {
+                self.reads.in_flight -= 1;
+                self.walk_read(walk, done);
+            }
+            Purpose::Recovery => self.recover(Some(done)),
+            Purpose::Background(what) => {
+                if let Err(error) = done.result {
+                    tracing::warn!(shard = self.config.shard.get(), %error, "{what} failed");
+                }
+            }
+            _ if self.stopped.is_some() => {}
+            Purpose::Entry(ordinal) => match done.result {
+                Ok(count) => {
+                    let buf = done.buf.expect("a write gives its buffer back");
+                    self.entry_written(ordinal, count, buf, now);
+                }
+                Err(error) => self.stop("a write", error),
+            },
+            Purpose::Sync => match done.result {
+                Ok(_) => {
+                    let durable = self.journal.synced();
+                    self.became_durable(durable, now);
+                }
+                Err(error) => self.stop("a sync", error),
+            },
+            Purpose::RollWrite => match done.result {
+                Ok(count) => match done.buf {
+                    Some(buf) if buf.len() != count as usize => self.stop_short(),
+                    _ => self.roll_written(),
+                },
+                Err(error) => self.stop("beginning a segment", error),
+            },
+            Purpose::MakeSpare => {
+                if let Err(error) = self.spares.made(done.result, now) {
+                    self.stop("making a segment", error);
+                }
+            }
+            Purpose::UseSpare => match done.result {
+                Ok(_) => self.spares.used(),
+                Err(error) => self.stop("naming a segment", error),
+            },
+            Purpose::Reuse(spare) => match done.result {
+                Ok(_) => self.spares.reused(spare),
+                Err(error) => self.stop("reusing a segment", error),
+            },
+            Purpose::Recycle(segment, spare) => match done.result {
+                Ok(_) => {
+                    self.catalog.forget_segment(segment);
+                    if let Some(spare) = spare {
+                        self.spares.add(spare);
+                    }
+                    self.retention_due = true;
+                }
+                Err(error) => self.stop("recycling a segment", error),
+            },
+        }
+    }
+
+    fn entry_written(&mut self, ordinal: u64, count: u32, buf: Buf, now: Now) {
+        if count as usize != buf.len() {
+            // The host continues short writes; if it could not, the rest is not on disk.
+            return self.stop_short();
+        }
+        let durable = self.journal.entry_written(ordinal, buf, now.mono_us);
+        self.became_durable(durable, now);
+    }
+
+    fn became_durable(&mut self, entries: Vec<InFlight>, now: Now) {
+        if entries.is_empty() {
+            return;
+        }
+        self.last_durable_us = now.mono_us;
+        for entry in entries {
+            let offset = entry.place.offset;
+            let mut has_records = false;
+            for head in entry.sections.iter().filter(|head| !head.is_control()) {
+                has_records = true;
+                let section = SectionRef {
+                    first: head.first_sequence,
+                    first_txid: head.first_txid,
+                    time_us: entry.time_us,
+                    checksum: head.checksum,
+                    count: head.count,
+                    entry: entry.place.entry,
+                    entry_offset: offset,
+                    offset: head.offset,
+                    len: head.len,
+                };
+                self.index.add(head.log, section);
+                self.catalog.set_durable(head.log, section.end());
+                self.reads.wake(head.log);
+            }
+            if has_records {
+                self.tail.insert(entry.place.segment, offset, entry.bytes);
+            }
+        }
+        self.release();
+        self.advance_woken();
+    }
+
+    /// A failed write or sync ends the shard: nothing is retried, nothing further acknowledged.
+    fn stop(&mut self, what: &'static str, error: IoError) {
+        tracing::error!(shard = self.config.shard.get(), %error, "{what} failed, the shard stopped");
+        let stopped = Stopped::failed(self.config.shard, what, error);
+        self.stopped = Some(stopped.clone());
+        self.queue.clear();
+        for (_, deferred) in std::mem::take(&mut self.deferred) {
+            if let Deferred::Answer(answer) = deferred {
+                self.answers.push_back(answer.stopped(stopped.clone()));
+            }
+        }
+        self.walks.stop(&stopped, &mut self.answers);
+        if let Some(request) = self.held.take() {
+            // Stopped shards refuse what writes, so nothing is held again.
+            let held = self.serve(request, Now::default());
+            assert!(held.is_none());
+        }
+        if let Some(reply) = self.closing.take() {
+            self.finish(reply, Err(stopped));
+        }
+    }
+
+    fn stop_short(&mut self) {
+        let error = std::io::Error::other("the device took only a part of it");
+        self.stop("a write", error.into());
+    }
+
+    fn recover(&mut self, done: Option<Completion>) {
+        let recovery = self.recovery.as_mut().expect("the shard is being opened");
+        match recovery.step(done) {
+            Progress::Run(kind) => self.queue.push_back((Purpose::Recovery, kind)),
+            Progress::Failed(error) => {
+                self.recovery = None;
+                self.stopped = Some(Stopped::closed());
+                self.finished = true;
+                self.opened = Some(Err(error));
+            }
+            Progress::Done(recovered) => {
+                self.recovery = None;
+                self.recovered(*recovered);
+                self.opened = Some(Ok(()));
+            }
+        }
+    }
+
+    fn recovered(&mut self, found: Recovered) {
+        self.catalog = found.catalog;
+        self.index = found.index;
+        self.spares = Spares::new(found.spares, found.highest_spare, found.highest);
+        for spare in found.bad_spares {
+            let purpose = Purpose::Background("removing a spare of another size");
+            self.queue.push_back((purpose, OpKind::RemoveSpare { spare }));
+        }
+        let keep_unused = found.ended.as_ref().is_some_and(|ended| ended.sealed);
+        if keep_unused {
+            self.unused = found.unused;
+        } else {
+            for (segment, full_size) in found.unused {
+                let work = self.spares.reuse(segment, full_size);
+                self.queue.push_back(work);
+            }
+        }
+        for segment in self.catalog.segments().filter(|s| s.freed).map(|s| s.segment) {
+            self.queue
+                .push_back((Purpose::Recycle(segment, None), OpKind::RemoveSegment { segment }));
+        }
+        match found.ended {
+            Some(ended) if ended.goes_on => {
+                let active = Active {
+                    segment: ended.segment,
+                    end: ended.end,
+                    entries: ended.entries,
+                    digest: ended.digest,
+                    durable: ended.entries,
+                    covered: true,
+                    closed: true,
+                };
+                self.journal.set_active(active, found.time_us);
+            }
+            ended => {
+                self.journal.set_time(found.time_us);
+                self.ended = ended;
+            }
+        }
+        self.retention_due = true;
+    }
+}
+
+fn purpose_of(work: Work) -> Purpose {
+    match work {
+        Work::Entry(ordinal) => Purpose::Entry(ordinal),
+        Work::Sync => Purpose::Sync,
+    }
+}

@@ -1,0 +1,267 @@
+//! What is written into the golden files, and what must be read from them.
+//!
+//! ```text
+//! segment 1: logs, records, a processor, all kinds of commits, idle, closed   -> segment-v1.bin
+//!            opened again, filled up, sealed                                  -> seal-v1.bin
+//! segment 2: manifest with rows, truncated, chain carried, 1 freed, closed    -> segment-next-v1.bin
+//! ```
+
+use bytes::Bytes;
+use oncelog::format::control::SourcePosition;
+use oncelog::format::record::take_record;
+use oncelog::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
+use oncelog::request::{
+    At, CommitRequest, NewRecord, NewState, OpenMode, Part, ReadRequest, Request, Restored,
+};
+
+use crate::disk::{Disk, World};
+
+pub const ORDERS: LogId = LogId::new(1);
+pub const BILLS: LogId = LogId::new(2);
+pub const BLOBS: LogId = LogId::new(4);
+pub const BILLING: ReaderId = ReaderId::new(1);
+
+pub const FIRST: SegmentId = SegmentId::new(1);
+pub const SECOND: SegmentId = SegmentId::new(2);
+
+/// Filler records of the first segment.
+pub const BLOB_COUNT: u64 = 7;
+pub const BLOB_SIZE: usize = 124 * 1024;
+
+/// What the script leaves behind.
+pub struct Written {
+    /// `engine.meta`.
+    pub meta: Vec<u8>,
+    /// Segment 1 as it was closed for the first time.
+    pub first: Vec<u8>,
+    /// The seal of segment 1.
+    pub seal: Vec<u8>,
+    /// The side file of segment 1.
+    pub index: Vec<u8>,
+    /// Segment 2 as it was closed.
+    pub second: Vec<u8>,
+}
+
+pub fn write() -> Written {
+    let mut world = World::open(Disk::new(), 0).unwrap();
+    first_segment(&mut world);
+    close(&mut world);
+    let first = used(&world.disk.segments[&FIRST]);
+
+    let mut world = World::open(world.disk, 1_000).unwrap();
+    fill_up(&mut world);
+    let seal = used(&world.disk.segments[&FIRST]).split_off(seal_offset(&world));
+    let index = world.disk.indexes[&FIRST].to_vec();
+    second_segment(&mut world);
+    close(&mut world);
+    let second = used(&world.disk.segments[&SECOND]);
+    assert!(!world.disk.segments.contains_key(&FIRST), "it was freed and recycled");
+
+    let block = world.disk.superblock.encode();
+    Written { meta: [block.clone(), block].concat(), first, seal, index, second }
+}
+
+fn first_segment(world: &mut World) {
+    // The first request waits for the first segment: log 1 has an entry for itself.
+    create(world, "shop/orders");
+    let names = ["shop/bills", "shop/scratch", "blobs"];
+    let asked = names.map(|name| {
+        let (name, mode) = (name.to_owned(), OpenMode::Create);
+        world.ask(|reply| Request::OpenLog { name, mode, reply })
+    });
+    world.turn();
+    let ids = asked.map(|asked| asked.answer().id);
+    assert_eq!(ids, [BILLS, LogId::new(3), BLOBS]);
+
+    let one = world.ask(|reply| Request::Append {
+        log: ORDERS,
+        record: record(Some(10), "order one"),
+        reply,
+    });
+    let both = vec![
+        Part { log: ORDERS, records: vec![record(None, "order two"), record(Some(20), "")] },
+        Part { log: BILLS, records: vec![record(Some(7), "bill zero")] },
+    ];
+    let both = world.ask(|reply| Request::AppendBatch { parts: both, reply });
+    world.turn();
+    assert_eq!(one.answer().first, Sequence::FIRST);
+    assert_eq!(both.answer().len(), 2);
+    append(world, ORDERS, 30, "order four");
+
+    let restored = open_billing(world);
+    assert_eq!((restored.reader, restored.epoch), (BILLING, Epoch::new(1)));
+    let bill = |text| vec![Part { log: BILLS, records: vec![record(None, text)] }];
+    commit(world, (0, 2), NewState::Delta(text("lost with the snapshot")), 0, bill("bill one"));
+    commit(world, (2, 3), NewState::None, 0, Vec::new());
+    let (reader, epoch, bytes) = (BILLING, Epoch::new(1), text("a state "));
+    world.run(|reply| Request::SnapshotPart { reader, epoch, bytes, reply });
+    commit(world, (3, 4), NewState::Snapshot(text("in two parts")), 1, bill("bill two"));
+    commit(world, (4, 4), NewState::Delta(text(", a delta")), 0, Vec::new());
+
+    let sources = vec!["shop/bills".to_owned(), "shop/orders".to_owned()];
+    let (name, change) = ("shop/audit".to_owned(), false);
+    world.run(|reply| Request::OpenReader { name, sources, change, reply });
+    world.run(|reply| Request::DropReader { name: "shop/audit".to_owned(), reply });
+    append(world, LogId::new(3), 1, "gone with its log");
+    let name = "shop/scratch".to_owned();
+    let dropped = world.ask(|reply| Request::DropLog { name, reply });
+    let (log, before) = (BILLS, Sequence::new(1));
+    let truncated = world.ask(|reply| Request::Truncate { log, before, reply });
+    world.turn();
+    dropped.answer();
+    truncated.answer();
+    idle(world);
+}
+
+fn fill_up(world: &mut World) {
+    for _ in 0..BLOB_COUNT {
+        let record = NewRecord { txid: None, payload: Bytes::from(vec![0; BLOB_SIZE]) };
+        world.run(|reply| Request::Append { log: BLOBS, record, reply });
+    }
+    // There is no room for another entry of the largest size: this record waits for the roll.
+    append(world, ORDERS, 40, "order five");
+    assert!(world.disk.segments.contains_key(&SECOND));
+}
+
+fn second_segment(world: &mut World) {
+    commit(world, (4, 5), NewState::Delta(text(" and another")), 0, Vec::new());
+    for (log, before) in [(BLOBS, BLOB_COUNT), (ORDERS, 4), (BILLS, 3)] {
+        let before = Sequence::new(before);
+        world.run(|reply| Request::Truncate { log, before, reply });
+    }
+    // By now the chain was carried forward and segment 1 freed.
+    append(world, BILLS, 50, "bill three");
+    idle(world);
+}
+
+/// What must be read after the first segment was closed: records of a log, with their sequences and
+/// transaction ids.
+pub fn check_first(world: &mut World) {
+    let orders = [(0, 10, "order one"), (1, 10, "order two"), (2, 20, ""), (3, 30, "order four")];
+    assert_eq!(read(world, ORDERS), expected(&orders));
+    assert_eq!(read(world, BILLS), expected(&[(1, 7, "bill one"), (2, 7, "bill two")]));
+    assert_eq!(names(world), ["blobs 4", "shop/bills 2", "shop/orders 1"]);
+    check_restored(&open_billing(world), 4, 4, &[", a delta"]);
+}
+
+/// What must be read at the end of the script.
+pub fn check_second(world: &mut World) {
+    assert_eq!(read(world, ORDERS), expected(&[(4, 40, "order five")]));
+    assert_eq!(read(world, BILLS), expected(&[(3, 50, "bill three")]));
+    assert_eq!(read(world, BLOBS), []);
+    assert_eq!(names(world), ["blobs 4", "shop/bills 2", "shop/orders 1"]);
+    check_restored(&open_billing(world), 5, 5, &[", a delta", " and another"]);
+}
+
+fn check_restored(restored: &Restored, commits: u64, next: u64, deltas: &[&str]) {
+    // Epoch 2 was given to the processor that was dropped.
+    assert_eq!((restored.reader, restored.epoch), (BILLING, Epoch::new(3)));
+    assert_eq!(restored.positions, [position(next)]);
+    assert_eq!(restored.snapshot, Some(text("a state in two parts")));
+    assert_eq!(restored.deltas, deltas.iter().map(|delta| text(delta)).collect::<Vec<_>>());
+    assert_eq!(restored.commits, commits);
+}
+
+type Record = (Sequence, TxId, Bytes);
+
+fn expected(records: &[(u64, u64, &str)]) -> Vec<Record> {
+    let record = |&(sequence, txid, payload): &(u64, u64, &str)| {
+        (Sequence::new(sequence), TxId::new(txid), text(payload))
+    };
+    records.iter().map(record).collect()
+}
+
+/// All records of a log.
+pub fn read(world: &mut World, log: LogId) -> Vec<Record> {
+    let (mut at, mut records) = (At::Earliest, Vec::new());
+    loop {
+        let (bytes_max, wait) = (1 << 20, false);
+        let answer = world.run(|reply| {
+            Request::Read(ReadRequest { log, at, bytes_max, wait, reply })
+        });
+        if answer.sections.is_empty() {
+            return records;
+        }
+        for section in answer.sections {
+            let mut bytes = section.bytes;
+            for slot in 0..u64::from(section.count) {
+                let (txid, payload) = take_record(&mut bytes).expect("a whole record");
+                let sequence = section.first.after(slot);
+                if sequence >= answer.first {
+                    records.push((sequence, txid, payload));
+                }
+            }
+            assert!(bytes.is_empty());
+        }
+        at = At::Sequence(answer.next);
+    }
+}
+
+fn names(world: &mut World) -> Vec<String> {
+    let logs = world.run(|reply| Request::ListLogs { prefix: String::new(), reply });
+    logs.iter().map(|log| format!("{} {}", log.name, log.id)).collect()
+}
+
+fn create(world: &mut World, name: &str) {
+    let (name, mode) = (name.to_owned(), OpenMode::Create);
+    world.run(|reply| Request::OpenLog { name, mode, reply });
+}
+
+fn append(world: &mut World, log: LogId, txid: u64, payload: &str) {
+    let record = record(Some(txid), payload);
+    world.run(|reply| Request::Append { log, record, reply });
+}
+
+fn open_billing(world: &mut World) -> Restored {
+    let sources = vec!["shop/orders".to_owned()];
+    let (name, change) = ("shop/billing".to_owned(), false);
+    world.run(|reply| Request::OpenReader { name, sources, change, reply })
+}
+
+fn commit(
+    world: &mut World,
+    (from, to): (u64, u64),
+    state: NewState,
+    parts: usize,
+    outputs: Vec<Part>,
+) {
+    let (reader, epoch) = (BILLING, Epoch::new(1));
+    let (from, to) = (vec![position(from)], vec![position(to)]);
+    world.run(|reply| {
+        let commit = CommitRequest { reader, epoch, from, to, state, parts, outputs, reply };
+        Request::Commit(Box::new(commit))
+    });
+}
+
+/// Long enough for a watermark that covers everything.
+fn idle(world: &mut World) {
+    world.wait(oncelog::limits::IDLE_WATERMARK_US);
+}
+
+fn close(world: &mut World) {
+    world.run(|reply| Request::Close { reply });
+    assert!(world.shard.is_finished());
+}
+
+fn position(next: u64) -> SourcePosition {
+    SourcePosition { log: ORDERS, next: Sequence::new(next) }
+}
+
+fn record(txid: Option<u64>, payload: &str) -> NewRecord {
+    NewRecord { txid: txid.map(TxId::new), payload: text(payload) }
+}
+
+fn text(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// A segment without the blocks behind its last entry: in these files, the ones of zeros.
+fn used(file: &[u8]) -> Vec<u8> {
+    let end = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    file[..end.next_multiple_of(4096)].to_vec()
+}
+
+/// Where the seal of segment 1 stands: its last block.
+fn seal_offset(world: &World) -> usize {
+    used(&world.disk.segments[&FIRST]).len() - 4096
+}
