@@ -526,6 +526,9 @@ impl Candidate {
             return Err("a manifest that begins or ends in the wrong place");
         }
         if in_manifest {
+            if entry.records().next().is_some() {
+                return Err("records in the manifest");
+            }
             self.manifest.extend(controls);
             if flags.has(Flags::MANIFEST_END) {
                 let (catalog, time_us) =

@@ -257,6 +257,7 @@ const SNAPSHOT_PART: u16 = 7;
 const CHAIN_CARRIED: u16 = 8;
 const SEGMENT_FREED: u16 = 9;
 const SEAL: u16 = 10;
+// 11..=31 and 36..=63 are set aside for what docs/format.md lists; nothing of it is read yet.
 const MANIFEST_HEAD: u16 = 32;
 const MANIFEST_LOG: u16 = 33;
 const MANIFEST_READER: u16 = 34;

@@ -22,7 +22,7 @@ use crate::position::{LogId, SegmentId, Sequence, ShardId, TxId};
 
 const MAGIC: [u8; 4] = *b"ent1";
 
-/// What an entry is for; a bit set (F-6).
+/// What an entry is for: one of these and nothing else (F-6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u32);
 
@@ -40,7 +40,8 @@ impl Flags {
     /// Empty: only its watermark counts.
     pub const WATERMARK: Self = Self(16);
 
-    const KNOWN: u32 = 1 | 2 | 4 | 8 | 16;
+    const ALL: [Self; 6] =
+        [Self::DATA, Self::MANIFEST, Self::MANIFEST_END, Self::SEAL, Self::CLOSE, Self::WATERMARK];
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -352,7 +353,7 @@ impl Entry {
             return None;
         }
         let length = raw.length.get();
-        let form = raw.flags.get() & !Flags::KNOWN == 0
+        let form = Flags::ALL.contains(&Flags(raw.flags.get()))
             && raw.reserved == [0; 20]
             && length >= BLOCK_SIZE
             && length.is_multiple_of(BLOCK_SIZE)

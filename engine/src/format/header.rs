@@ -6,7 +6,9 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{EngineId, VERSION, checksum};
-use crate::limits::{BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, SHARDS_MAX};
+use crate::limits::{
+    BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SHARDS_MAX,
+};
 use crate::position::{SegmentId, ShardId};
 
 const SUPERBLOCK_MAGIC: [u8; 8] = *b"oncelogE";
@@ -113,7 +115,10 @@ impl Superblock {
             return Err(HeaderError::Newer(raw.version.get()));
         }
         let known = raw.version.get() == VERSION && raw.block_size.get() == BLOCK_SIZE;
-        if !known || raw.shard_count.get() == 0 || raw.reserved != [0; 30] {
+        let sizes = (1..=SHARDS_MAX).contains(&raw.shard_count.get())
+            && (SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&raw.segment_size.get())
+            && raw.segment_size.get().is_multiple_of(BLOCK_SIZE.into());
+        if !known || !sizes || raw.reserved != [0; 30] {
             return Err(HeaderError::Invalid);
         }
         Ok(Self {

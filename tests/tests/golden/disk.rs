@@ -18,16 +18,16 @@ use oncelog::request::Request;
 use oncelog::shard::{Shard, ShardConfig};
 use oncelog::sync::SyncMethod;
 
-pub const ENGINE: [u8; 16] = *b"\xe0\xe1\xe2\xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xeb\xec\xed\xee\xef";
-pub const SHARD: ShardId = ShardId::new(3);
-pub const SEGMENT_SIZE: u64 = 1 << 20;
+pub(crate) const ENGINE: [u8; 16] = *b"\xe0\xe1\xe2\xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xeb\xec\xed\xee\xef";
+pub(crate) const SHARD: ShardId = ShardId::new(3);
+pub(crate) const SEGMENT_SIZE: u64 = 1 << 20;
 /// 2023-11-14, 22:13:20.
-pub const START_US: u64 = 1_700_000_000_000_000;
+pub(crate) const START_US: u64 = 1_700_000_000_000_000;
 /// How far the clock moves with each turn.
-pub const TURN_US: u64 = 1_000;
+pub(crate) const TURN_US: u64 = 1_000;
 
 #[derive(Clone)]
-pub struct Disk {
+pub(crate) struct Disk {
     pub superblock: Superblock,
     pub segments: BTreeMap<SegmentId, Vec<u8>>,
     pub spares: BTreeMap<SpareId, Vec<u8>>,
@@ -35,7 +35,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let superblock = Superblock {
             engine: ENGINE,
             shard_count: 4,
@@ -49,7 +49,7 @@ impl Disk {
     }
 
     /// A disk that holds these segments, each filled up with zeros to its full size.
-    pub fn with(segments: impl IntoIterator<Item = (SegmentId, Vec<u8>)>) -> Self {
+    pub(crate) fn with(segments: impl IntoIterator<Item = (SegmentId, Vec<u8>)>) -> Self {
         let mut disk = Self::new();
         disk.superblock.set_begun(SHARD);
         for (segment, mut bytes) in segments {
@@ -133,7 +133,7 @@ fn at(offset: u64) -> usize {
 }
 
 /// A shard, its disk and its clock.
-pub struct World {
+pub(crate) struct World {
     pub disk: Disk,
     pub shard: Shard,
     now: Now,
@@ -141,11 +141,11 @@ pub struct World {
 
 impl World {
     /// Opens the shard. The clock begins `turns` turns after the start.
-    pub fn open(disk: Disk, turns: u64) -> Result<Self, OpenError> {
+    pub(crate) fn open(disk: Disk, turns: u64) -> Result<Self, OpenError> {
         Self::open_as(disk, turns, ENGINE)
     }
 
-    pub fn open_as(disk: Disk, turns: u64, engine: [u8; 16]) -> Result<Self, OpenError> {
+    pub(crate) fn open_as(disk: Disk, turns: u64, engine: [u8; 16]) -> Result<Self, OpenError> {
         let config = ShardConfig {
             engine,
             shard: SHARD,
@@ -162,12 +162,12 @@ impl World {
     }
 
     /// The clock moves on, then everything that is to be done is done.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.wait(TURN_US);
     }
 
     /// As [`turn`](Self::turn), with the clock moving on by so much.
-    pub fn wait(&mut self, us: u64) {
+    pub(crate) fn wait(&mut self, us: u64) {
         self.now.wall_us += us;
         self.now.mono_us += us;
         while let Some(op) = self.shard.poll_op(self.now) {
@@ -180,7 +180,7 @@ impl World {
     }
 
     /// Hands a request over, without a turn: several of them share an entry.
-    pub fn ask<T, E: From<Stopped>>(
+    pub(crate) fn ask<T, E: From<Stopped>>(
         &mut self,
         request: impl FnOnce(Reply<T, E>) -> Request,
     ) -> Asked<T, E> {
@@ -190,7 +190,7 @@ impl World {
     }
 
     /// Hands a request over, and gives its answer.
-    pub fn run<T, E: From<Stopped> + std::fmt::Debug>(
+    pub(crate) fn run<T, E: From<Stopped> + std::fmt::Debug>(
         &mut self,
         request: impl FnOnce(Reply<T, E>) -> Request,
     ) -> T {
@@ -201,11 +201,11 @@ impl World {
 }
 
 /// An answer on its way.
-pub struct Asked<T, E: From<Stopped>>(Pending<T, E>);
+pub(crate) struct Asked<T, E: From<Stopped>>(Pending<T, E>);
 
 impl<T, E: From<Stopped> + std::fmt::Debug> Asked<T, E> {
     /// The answer, which must be there.
-    pub fn answer(self) -> T {
+    pub(crate) fn answer(self) -> T {
         let mut context = Context::from_waker(Waker::noop());
         match pin!(self.0).poll(&mut context) {
             Poll::Ready(answer) => answer.unwrap(),

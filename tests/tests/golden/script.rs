@@ -16,20 +16,20 @@ use oncelog::request::{
 
 use crate::disk::{Disk, World};
 
-pub const ORDERS: LogId = LogId::new(1);
-pub const BILLS: LogId = LogId::new(2);
-pub const BLOBS: LogId = LogId::new(4);
-pub const BILLING: ReaderId = ReaderId::new(1);
+pub(crate) const ORDERS: LogId = LogId::new(1);
+pub(crate) const BILLS: LogId = LogId::new(2);
+pub(crate) const BLOBS: LogId = LogId::new(4);
+pub(crate) const BILLING: ReaderId = ReaderId::new(1);
 
-pub const FIRST: SegmentId = SegmentId::new(1);
-pub const SECOND: SegmentId = SegmentId::new(2);
+pub(crate) const FIRST: SegmentId = SegmentId::new(1);
+pub(crate) const SECOND: SegmentId = SegmentId::new(2);
 
 /// Filler records of the first segment.
-pub const BLOB_COUNT: u64 = 7;
-pub const BLOB_SIZE: usize = 124 * 1024;
+pub(crate) const BLOB_COUNT: u64 = 7;
+pub(crate) const BLOB_SIZE: usize = 124 * 1024;
 
 /// What the script leaves behind.
-pub struct Written {
+pub(crate) struct Written {
     /// `engine.meta`.
     pub meta: Vec<u8>,
     /// Segment 1 as it was closed for the first time.
@@ -42,7 +42,7 @@ pub struct Written {
     pub second: Vec<u8>,
 }
 
-pub fn write() -> Written {
+pub(crate) fn write() -> Written {
     let mut world = World::open(Disk::new(), 0).unwrap();
     first_segment(&mut world);
     close(&mut world);
@@ -136,7 +136,7 @@ fn second_segment(world: &mut World) {
 
 /// What must be read after the first segment was closed: records of a log, with their sequences and
 /// transaction ids.
-pub fn check_first(world: &mut World) {
+pub(crate) fn check_first(world: &mut World) {
     let orders = [(0, 10, "order one"), (1, 10, "order two"), (2, 20, ""), (3, 30, "order four")];
     assert_eq!(read(world, ORDERS), expected(&orders));
     assert_eq!(read(world, BILLS), expected(&[(1, 7, "bill one"), (2, 7, "bill two")]));
@@ -145,7 +145,7 @@ pub fn check_first(world: &mut World) {
 }
 
 /// What must be read at the end of the script.
-pub fn check_second(world: &mut World) {
+pub(crate) fn check_second(world: &mut World) {
     assert_eq!(read(world, ORDERS), expected(&[(4, 40, "order five")]));
     assert_eq!(read(world, BILLS), expected(&[(3, 50, "bill three")]));
     assert_eq!(read(world, BLOBS), []);
@@ -172,7 +172,7 @@ fn expected(records: &[(u64, u64, &str)]) -> Vec<Record> {
 }
 
 /// All records of a log.
-pub fn read(world: &mut World, log: LogId) -> Vec<Record> {
+pub(crate) fn read(world: &mut World, log: LogId) -> Vec<Record> {
     let (mut at, mut records) = (At::Earliest, Vec::new());
     loop {
         let (bytes_max, wait) = (1 << 20, false);

@@ -1,7 +1,7 @@
 //! A reader that was written from docs/format.md alone: no code of the engine, only offsets.
 
 /// (F-1), by the textbook: reflected polynomial, all ones in, all ones out.
-pub fn crc64_nvme(bytes: &[u8]) -> u64 {
+pub(crate) fn crc64_nvme(bytes: &[u8]) -> u64 {
     let table: Vec<u64> = (0..256u64)
         .map(|byte| {
             (0..8).fold(byte, |crc, _| (crc >> 1) ^ (0x9a6c_9329_ac4b_c9b5 * (crc & 1)))
@@ -12,15 +12,15 @@ pub fn crc64_nvme(bytes: &[u8]) -> u64 {
     })
 }
 
-pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap())
 }
 
-pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
@@ -31,7 +31,7 @@ fn range(bytes: &[u8], at: usize) -> std::ops::Range<usize> {
 }
 
 /// One entry as the document describes it.
-pub struct SpecEntry {
+pub(crate) struct SpecEntry {
     pub flags: u32,
     pub durable: u32,
     pub offset: usize,
@@ -45,7 +45,7 @@ pub struct SpecEntry {
 }
 
 /// The entries of a segment, from its header to the first place without a valid one (F-4 to F-11).
-pub fn walk(file: &[u8]) -> Vec<SpecEntry> {
+pub(crate) fn walk(file: &[u8]) -> Vec<SpecEntry> {
     assert_eq!(&file[8..16], b"oncelogS");
     assert_eq!(u64_at(file, 0), crc64_nvme(&file[8..128]));
     let (engine, segment, shard) = (&file[16..32], u64_at(file, 32), u16_at(file, 96));
