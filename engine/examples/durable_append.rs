@@ -5,8 +5,8 @@
 //! ```
 //!
 //! In each round, one after the other: fio (4 KiB write + fdatasync, one in flight; left out where
-//! fio is not installed), one producer, 64 producers, one processor that commits each record, and 64
-//! of them. Figures of one round are comparable, those of different machines are not.
+//! fio is not installed), one producer, 64 producers, one processor that commits each record, and
+//! 64 of them. Figures of one round are comparable, those of different machines are not.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -145,7 +145,7 @@ fn one_producer(engine: &Engine, limit: Duration) -> Result<(Vec<f64>, Duration)
 fn many_producers(engine: &Engine, limit: Duration) -> Result<(Vec<f64>, Duration)> {
     let log = engine.open_or_create_log("bench/many").wait()?;
     let payload = Bytes::from(vec![7; PAYLOAD]);
-    run_tasks(PRODUCERS, limit, |begin| {
+    run_tasks(PRODUCERS, |begin| {
         let (log, payload) = (log.clone(), payload.clone());
         async move {
             let mut latencies = Vec::new();
@@ -164,14 +164,15 @@ fn processors(engine: &Engine, count: usize, limit: Duration) -> Result<(Vec<f64
     let mut opened = Vec::new();
     for number in 0..count {
         let source = engine.open_or_create_log(format!("bench/source-{number}")).wait()?;
-        fill(&source, 400_000 / count)?;
+        // More than can be committed in the time: a processor at the end would wait for ever.
+        fill(&source, 600_000 * limit.as_secs().max(1) as usize / count)?;
         let name = format!("bench/processor-{count}-{number}");
         let options = engine.processor(name).source(source.name());
         opened.push(options.open().wait()?.0);
     }
     let delta = Bytes::from(vec![1; STATE_DELTA]);
     let mut opened = opened.into_iter();
-    run_tasks(count, limit, |begin| {
+    run_tasks(count, |begin| {
         let mut processor = opened.next().expect("one for each task");
         let delta = delta.clone();
         async move {
@@ -209,7 +210,6 @@ fn fill(log: &Log, count: usize) -> Result<()> {
 
 fn run_tasks<F: Future<Output = Vec<f64>> + 'static>(
     count: usize,
-    _limit: Duration,
     mut task: impl FnMut(Instant) -> F,
 ) -> Result<(Vec<f64>, Duration)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;

@@ -5,8 +5,8 @@
 //! segment ----------------> Control --apply--> catalog        (when opened)
 //! ```
 //!
-//! Running and opening go through the same [`Catalog::apply`], so they cannot differ. The catalog is
-//! the state *as staged*: it runs ahead of the disk by the open entry and those in flight. Only
+//! Running and opening go through the same [`Catalog::apply`], so they cannot differ. The catalog
+//! is the state *as staged*: it runs ahead of the disk by the open entry and those in flight. Only
 //! `LogState::durable_next` is about durability.
 //!
 //! Not here: answers, and when they may be given (`shard`).
@@ -33,6 +33,8 @@ pub struct LogState {
     pub created_us: u64,
     /// Records before this one are truncated.
     pub first: Sequence,
+    /// `first` is durable when all entries below this ordinal of the journal are.
+    pub first_ordinal: u64,
     /// Next sequence, as staged.
     pub next: Sequence,
     /// Records before this one are durable, and so visible. `first.. <= durable_next <= next`.
@@ -190,6 +192,11 @@ impl Catalog {
         }
     }
 
+    /// A truncation was staged; it is durable when all entries below `ordinal` are.
+    pub fn set_truncated(&mut self, log: LogId, ordinal: u64) {
+        self.logs.get_mut(&log).expect("it was just truncated").first_ordinal = ordinal;
+    }
+
     /// Everything staged is durable (after the journal was read back).
     pub fn set_all_durable(&mut self) {
         for state in self.logs.values_mut() {
@@ -333,6 +340,7 @@ impl Catalog {
         Ok(())
     }
 
+    /// A commit follows the one before it, whoever reads or writes it (F-13).
     fn checkpoint(&mut self, checkpoint: &Checkpoint, at: Link) -> Result<(), Misfit> {
         let state = self.readers.get_mut(&checkpoint.reader).ok_or("a commit of no processor")?;
         let stored = &mut state.stored;
@@ -390,6 +398,7 @@ impl Catalog {
             name: row.name,
             created_us: row.created_us,
             first: row.first,
+            first_ordinal: 0,
             next: row.next,
             durable_next: row.next,
             last_txid: row.last_txid,
@@ -405,7 +414,8 @@ impl Catalog {
         assert!(self.readers.insert(id, state).is_none());
     }
 
-    /// The manifest: everything that opening needs, in groups of records that fit `size_max` bytes.
+    /// The manifest: everything that opening needs, in groups of records that fit `size_max` bytes
+    /// (F-12).
     ///
     /// Rows are sorted by number, so the same catalog always gives the same bytes.
     #[must_use]
@@ -446,7 +456,7 @@ impl Catalog {
         groups
     }
 
-    /// The catalog that a whole manifest describes, and the commit time in it.
+    /// The catalog that a whole manifest describes, and the commit time in it (F-12).
     ///
     /// # Errors
     /// [`Misfit`] if the rows are not one whole manifest.

@@ -12,7 +12,8 @@
 //! submitted after its write completed returned, *and* every entry before it is durable. The method
 //! changes only while nothing is in flight. A failed write or sync is never retried.
 //!
-//! Not here: what the records mean (`catalog`), answers (`shard`), where segments come from (`roll`).
+//! Not here: what the records mean (`catalog`), answers (`shard`), where segments come from
+//! (`roll`).
 
 use std::collections::VecDeque;
 
@@ -33,7 +34,7 @@ use crate::limits::{
     SMALL_ENTRIES_IN_FLIGHT_MAX, entry_size_max,
 };
 use crate::position::{Dlsn, LogId, SegmentId, Sequence, ShardId};
-use crate::request::StagedRecord;
+use crate::request::{CommitStats, StagedRecord};
 use crate::sync::{SyncMethod, SyncPolicy};
 
 /// Blocks kept at a segment's end for an idle watermark, a close mark and the seal.
@@ -50,7 +51,7 @@ pub struct Active {
     pub entries: u32,
     /// Digest of the last entry.
     pub digest: u64,
-    /// How many entries are durable.
+    /// How many entries are durable: the watermark of the next one (F-7).
     pub durable: u32,
     /// The last entry was one whose watermark covers everything (idle, close).
     pub covered: bool,
@@ -139,21 +140,6 @@ impl Need {
     pub fn alone(&self) -> u64 {
         entry_size(self.sections + usize::from(self.control > 0), self.control + self.records)
     }
-}
-
-/// Figures since the shard was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CommitStats {
-    /// Entries written.
-    pub entries: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Records in them (control records not counted).
-    pub records: u64,
-    /// Control records in them.
-    pub controls: u64,
-    /// Durable writes and syncs: how often the device was asked to make something durable.
-    pub syncs: u64,
 }
 
 /// The journal of one shard.
@@ -252,7 +238,8 @@ impl Journal {
         self.open.is_empty()
     }
 
-    /// Ordinal of the newest entry whose effects are staged, plus one: what an answer must wait for.
+    /// Ordinal of the newest entry whose effects are staged, plus one: what an answer must wait
+    /// for.
     #[must_use]
     pub fn staged_ordinal(&self) -> u64 {
         self.open_ordinal + u64::from(!self.open.is_empty())

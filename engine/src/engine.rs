@@ -357,7 +357,7 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
 
     let mut shards: Vec<ShardHandle> = Vec::new();
     let mut opening = Vec::new();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = cores(&options, &host);
     for id in (0..superblock.shard_count).map(ShardId::new) {
         let shard_dir = Arc::new(ShardDir::open(&dir, id, direct)?);
         let config = ShardConfig {
@@ -378,7 +378,7 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
             inbox: inbox.clone(),
             outlet,
             io_mode: options.io_mode,
-            core: options.pin.then(|| usize::from(id.get()) % cores),
+            core: options.pin.then(|| cores[usize::from(id.get()) % cores.len()]),
             spin: options.spin,
         };
         let spawned =
@@ -393,6 +393,17 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
         opened.recv().map_err(|_| OpenError::Stopped(Stopped::closed()))??;
     }
     Ok(Engine(inner))
+}
+
+/// The processors for the shards, in turn. A thread that sleeps on the processor that takes the
+/// disk's interrupts is woken without a detour (docs/perf.md).
+fn cores(options: &Options, host: &Host) -> Vec<usize> {
+    if !options.cores.is_empty() {
+        return options.cores.clone();
+    }
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let first = host.interrupt_core.filter(|core| *core < count).unwrap_or(0);
+    (0..count).map(|step| (first + step) % count).collect()
 }
 
 fn new_superblock(options: &Options) -> Superblock {

@@ -26,8 +26,8 @@ enum Why {
     #[error("the engine was closed before this request was carried out; open it again")]
     Closed,
     #[error(
-        "{what} failed and shard {shard} stopped: {source}; everything acknowledged is durable, the \
-         outcome of what still waited is unknown until the engine is opened again"
+        "{what} failed and shard {shard} stopped: {source}; everything acknowledged is durable, \
+         the outcome of what still waited is unknown until the engine is opened again"
     )]
     Failed { shard: ShardId, what: &'static str, source: IoError },
 }
@@ -217,8 +217,8 @@ pub enum LogError {
 
 /// The disk is full: no segment could be made. Nothing was written.
 ///
-/// Reads, truncation, drops and commits of a position alone go on out of a reserve; appends go on by
-/// themselves once there is room.
+/// Reads, truncation, drops and commits of a position alone go on out of a reserve; appends go on
+/// by themselves once there is room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no room for another segment; truncate logs or free disk space, then try again")]
 pub struct NoSpace;
@@ -337,8 +337,8 @@ pub enum ProcessorError {
     /// A source is of another group.
     #[error(
         "source {log:?} is not of the processor's group {group:?}: position, state and outputs are \
-             atomic inside one group only; name them \"{group}/..\", or keep the source position as the \
-             key of an idempotent append in the other group"
+             atomic inside one group only; name them \"{group}/..\", or keep the source position as \
+             the key of an idempotent append in the other group"
     )]
     OtherGroup {
         /// The source.

@@ -159,6 +159,8 @@ pub struct Host {
     pub fua: Option<bool>,
     /// Whether the device turns.
     pub rotational: Option<bool>,
+    /// The processor that takes the device's interrupts, where it has one queue for all of them.
+    pub interrupt_core: Option<usize>,
     /// Whether a sync means that power may fail.
     pub durable: bool,
     /// Why it does not.
@@ -203,6 +205,7 @@ impl Host {
             }),
             fua: flag("fua"),
             rotational: flag("rotational"),
+            interrupt_core: queue.as_deref().and_then(Path::parent).and_then(interrupt_core),
             durable: true,
             why_not: None,
             source: mount.as_ref().map(|mount| mount.source.clone()),
@@ -281,6 +284,30 @@ fn device_of(dir: &Path, mount: Option<&Mount>) -> Option<PathBuf> {
         let metadata = source.is_absolute().then(|| fs::metadata(source).ok())??;
         sys(metadata.rdev())
     })
+}
+
+/// The processor that took most of a disk's interrupts, if one queue serves all processors.
+/// `/proc/interrupts` has a line for each interrupt: its number, then a count for each processor.
+fn interrupt_core(disk: &Path) -> Option<usize> {
+    if fs::read_dir(disk.join("mq")).ok()?.count() != 1 {
+        return None;
+    }
+    let numbers = fs::read_dir(disk.join("device/../msi_irqs")).ok()?;
+    let numbers: Vec<String> =
+        numbers.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let text = fs::read_to_string("/proc/interrupts").ok()?;
+    let cores = text.lines().next()?.split_whitespace().count();
+    let mut counts = vec![0_u64; cores];
+    for line in text.lines().skip(1) {
+        let Some((number, rest)) = line.trim().split_once(':') else { continue };
+        if numbers.iter().any(|have| have == number) {
+            let parsed = rest.split_whitespace().take(cores).map(|count| count.parse().ok());
+            let each = counts.iter_mut().zip(parsed);
+            each.for_each(|(sum, count)| *sum += count.unwrap_or(0));
+        }
+    }
+    let (core, count) = counts.iter().enumerate().max_by_key(|(_, count)| **count)?;
+    (*count > 0).then_some(core)
 }
 
 /// Tries it: what a file system says about itself is not always so.

@@ -1,7 +1,8 @@
 //! The whole contract between a shard, which only decides, and whoever does the work for it.
 //!
 //! ```text
-//! Shard::poll_op -> Op -> ring, plain runner or simulated disk -> Completion -> Shard::handle_completion
+//! Shard::poll_op -> Op -> ring, plain runner or simulated disk
+//!                    '-> Completion -> Shard::handle_completion
 //! ```
 //!
 //! The host runs operations in any order and concurrently, except that it starts a shard's
@@ -70,7 +71,8 @@ pub enum OpKind {
         /// Comes back in the completion.
         buf: Buf,
     },
-    /// Make a spare: `size` zeros written (not only allocated) to a temporary file, synced, renamed.
+    /// Make a spare: `size` zeros written (not only allocated) to a temporary file, synced,
+    /// renamed.
     MakeSpare {
         /// Its number.
         spare: SpareId,

@@ -1,8 +1,8 @@
 //! A durable log engine on io_uring with exactly-once processors.
 //!
 //! Many named logs share a few journals of preallocated segments, written past the page cache, many
-//! records to one sync. A processor's checkpoint is a control record in the same journal, so a change
-//! of state, the outputs and the position become durable in **one** sync, or not at all.
+//! records to one sync. A processor's checkpoint is a control record in the same journal, so a
+//! change of state, the outputs and the position become durable in **one** sync, or not at all.
 //!
 //! ```
 //! use oncelog::{From, Options};
@@ -28,66 +28,67 @@
 //! The modules that are hidden here are the core without I/O and its shell; they are public for the
 //! tests that drive the core with simulated disks, and may change in any release.
 
-// Reading order = import order: a module uses only modules above it, except inside the shard, whose
-// `impl` blocks (roll .. shard) are one layer in several files.
+// Reading order = import order: a module uses only modules above it. Two layers are circles inside:
+// the shard, whose `impl` blocks stand in several files (roll .. shard), and the handles
+// (response .. engine).
 #[doc(hidden)]
-pub mod blocking;
+pub mod limits;
+#[doc(hidden)]
+pub mod position;
 #[doc(hidden)]
 pub mod buf;
 #[doc(hidden)]
-pub mod catalog;
-#[doc(hidden)]
-pub mod commit;
-mod engine;
+pub mod io;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
-pub mod files;
+pub mod reply;
 #[doc(hidden)]
 pub mod format;
 #[doc(hidden)]
-pub mod host;
+pub mod name;
 #[doc(hidden)]
-pub mod inbox;
+pub mod sync;
+#[doc(hidden)]
+pub mod request;
+#[doc(hidden)]
+pub mod catalog;
 #[doc(hidden)]
 pub mod index;
 #[doc(hidden)]
-pub mod io;
+pub mod scan;
 #[doc(hidden)]
 pub mod judge;
 #[doc(hidden)]
-pub mod limits;
-mod load;
-mod log;
-#[doc(hidden)]
-pub mod name;
-mod options;
-mod owner;
-#[doc(hidden)]
-pub mod position;
-mod processor;
-mod read;
-mod reader;
-#[doc(hidden)]
 pub mod recover;
 #[doc(hidden)]
-pub mod reply;
-#[doc(hidden)]
-pub mod request;
-mod response;
-mod retention;
+pub mod commit;
 mod roll;
-#[doc(hidden)]
-pub mod scan;
+mod load;
+mod read;
+mod owner;
+mod retention;
 mod serve;
 #[doc(hidden)]
 pub mod shard;
 #[doc(hidden)]
-pub mod sync;
+pub mod inbox;
 #[doc(hidden)]
-pub mod thread;
+pub mod files;
+#[doc(hidden)]
+pub mod host;
 #[doc(hidden)]
 pub mod uring;
+#[doc(hidden)]
+pub mod blocking;
+#[doc(hidden)]
+pub mod thread;
+mod response;
+mod reader;
+mod log;
+mod processor;
+mod options;
+mod engine;
 
 pub use bytes::Bytes;
 

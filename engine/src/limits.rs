@@ -1,7 +1,7 @@
 //! Every limit of the engine, and the relations between them, proven at compile time.
 //!
-//! Names end in `_MAX`, `_MIN`, `_SIZE` or `_DEFAULT`; sizes are bytes unless the name says otherwise.
-//! A limit that an application can meet is also in an error text.
+//! Names end in `_MAX`, `_MIN`, `_SIZE` or `_DEFAULT`; sizes are bytes unless the name says
+//! otherwise. A limit that an application can meet is also in an error text.
 //!
 //! Not here: what is set when an engine is opened (`Options`).
 
@@ -10,7 +10,8 @@ pub const KIB: u32 = 1 << 10;
 /// One mebibyte.
 pub const MIB: u32 = 1 << 20;
 
-/// The unit of direct I/O. Entries begin and end on it; an acknowledged block is never written again.
+/// The unit of direct I/O. Entries begin and end on it; an acknowledged block is never written
+/// again.
 pub const BLOCK_SIZE: u32 = 4 * KIB;
 
 /// The smallest segment an engine can be made with.
@@ -85,7 +86,8 @@ pub const READS_IN_FLIGHT_MAX: u32 = 32;
 /// Entries of the ring: every operation that can be under way at once, so it is never full.
 pub const RING_SIZE: u32 = 128;
 
-/// Bytes of each part of a snapshot that is larger than this: a part fits an entry of any segment size.
+/// Bytes of each part of a snapshot that is larger than this: a part fits an entry of any segment
+/// size.
 pub const SNAPSHOT_PART_SIZE: u32 = 64 * KIB;
 
 /// After this many deltas since the last snapshot a commit says that a snapshot is due.

@@ -6,8 +6,8 @@
 //!              '-> read the segment from its beginning -> index -> cache, side file written anew
 //! ```
 //!
-//! Reading the segment again skips places that are damaged: the records there are missing from the
-//! index, and a read of them says so.
+//! A side file proves nothing (F-15). Reading the segment again skips places that are damaged: the
+//! records there are missing from the index, and a read of them says so.
 //!
 //! Not here: what an index holds (`index`), and who needs it (`read`, `retention`).
 

@@ -1,7 +1,7 @@
 //! A log's handle, and batches over several logs of a group.
 //!
-//! Handles are cheap to clone, and may be used from any thread. Appends of one thread to the logs of
-//! one group are carried out in the order of its calls.
+//! Handles are cheap to clone, and may be used from any thread. Appends of one thread to the logs
+//! of one group are carried out in the order of its calls.
 //!
 //! Not here: reading (`reader`).
 
@@ -12,10 +12,10 @@ use crate::error::{AppendError, LogError, ReadError};
 use crate::inbox::Inbox;
 use crate::name::group_of;
 use crate::position::{Dlsn, LogId, Sequence, ShardId};
-use crate::reader::Reader;
+use crate::reader::{Reader, Record};
 use crate::reply;
 use crate::request::{Appended, At, LogInfo, NewRecord, Part, Request};
-use crate::response::Response;
+use crate::response::{Operation, Response};
 
 /// Where to read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,12 +166,9 @@ impl Log {
     ///
     /// # Errors
     /// [`ReadError`]
-    pub fn get(
-        &self,
-        sequence: Sequence,
-    ) -> crate::response::Operation<'_, Result<Option<crate::Record>, ReadError>> {
+    pub fn get(&self, sequence: Sequence) -> Operation<'_, Result<Option<Record>, ReadError>> {
         let mut reader = self.reader(From::Sequence(sequence)).max_records(1).max_bytes(1);
-        crate::response::Operation::new(async move {
+        Operation::new(async move {
             let records = reader.try_next().await?;
             Ok(records.and_then(|mut records| records.next()))
         })

@@ -1,7 +1,7 @@
 //! Names of logs and processors, and the group that a name belongs to.
 //!
-//! `payments/orders` is of group `payments`; a bare name is a group of its own. A group lives on one
-//! shard, which is where its atomicity comes from.
+//! `payments/orders` is of group `payments`; a bare name is a group of its own. A group lives on
+//! one shard, which is where its atomicity comes from.
 //!
 //! Not here: which names are taken (`catalog`).
 

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::engine::{self, Engine};
 use crate::error::OpenError;
 use crate::limits::{
     BLOCK_SIZE, INBOX_SIZE_DEFAULT, SEGMENT_SIZE_DEFAULT, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN,
@@ -54,6 +55,7 @@ pub struct Options {
     pub(crate) direct_io: DirectIo,
     pub(crate) sync_method: Option<SyncMethod>,
     pub(crate) pin: bool,
+    pub(crate) cores: Vec<usize>,
     pub(crate) spin: Duration,
     pub(crate) allow_network_file_system: bool,
 }
@@ -72,6 +74,7 @@ impl Options {
             direct_io: DirectIo::Auto,
             sync_method: None,
             pin: true,
+            cores: Vec::new(),
             spin: SPIN_DEFAULT,
             allow_network_file_system: false,
         }
@@ -88,7 +91,8 @@ impl Options {
         Self { shards: Some(shards), ..self }
     }
 
-    /// Bytes of each segment of a new engine: a multiple of 32 KiB, 1 MiB to 1 GiB. Default: 64 MiB.
+    /// Bytes of each segment of a new engine: a multiple of 32 KiB, 1 MiB to 1 GiB. Default: 64
+    /// MiB.
     /// It also bounds records and batches: an entry is at most an eighth of a segment, at most
     /// 1 MiB. Fixed when the engine is made.
     pub fn segment_size(self, bytes: u64) -> Self {
@@ -115,7 +119,8 @@ impl Options {
         Self { direct_io, ..self }
     }
 
-    /// Always this way of making writes durable. Default: chosen by what the device is, and watched.
+    /// Always this way of making writes durable. Default: chosen by what the device is, and
+    /// watched.
     pub fn sync_method(self, method: SyncMethod) -> Self {
         Self { sync_method: Some(method), ..self }
     }
@@ -125,7 +130,14 @@ impl Options {
         Self { pin, ..self }
     }
 
-    /// How long a shard looks for work before it sleeps, while nothing is under way. Default: 40 µs.
+    /// The processors to keep the shards' threads on, in turn. Default: all of them, beginning with
+    /// the one that takes the disk's interrupts, where one alone does.
+    pub fn cores(self, cores: impl IntoIterator<Item = usize>) -> Self {
+        Self { pin: true, cores: cores.into_iter().collect(), ..self }
+    }
+
+    /// How long a shard looks for work before it sleeps, while nothing is under way. Default: 40
+    /// µs.
     pub fn spin(self, spin: Duration) -> Self {
         Self { spin, ..self }
     }
@@ -139,8 +151,8 @@ impl Options {
     ///
     /// # Errors
     /// [`OpenError`]; then nothing on disk was changed.
-    pub fn open(self) -> Result<crate::Engine, OpenError> {
-        crate::engine::open(self)
+    pub fn open(self) -> Result<Engine, OpenError> {
+        engine::open(self)
     }
 
     pub(crate) fn check(&self) -> Result<(), OpenError> {

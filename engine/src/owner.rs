@@ -8,7 +8,7 @@
 //!
 //! First the epoch is durable, then the checkpoint is read: never the other way round. A commit
 //! states the position that it started from; what does not follow is refused here, and again when
-//! the journal is read back (`catalog`).
+//! the journal is read back (`catalog`). How a chain is read is (F-13).
 //!
 //! Not here: carrying chains out of segments that go (`retention`).
 
@@ -62,6 +62,9 @@ pub(crate) struct Walk {
     purpose: WalkFor,
     /// The checkpoint to read next.
     next: Option<ChainLink>,
+    /// From here down the chain had been carried elsewhere when the walk began. Copies that are
+    /// staged later are not on disk when they are met; segments do not go while a walk reads.
+    carried: Option<ChainLink>,
     /// Parts of the snapshot in `items.last()` still to be read, in order.
     parts: VecDeque<Link>,
     /// The entry that is being read, and whether whole.
@@ -96,6 +99,13 @@ impl Walks {
                 answers.push_back(Answer::other(reply, Err(stopped.clone().into())));
             }
         }
+    }
+}
+
+impl Walks {
+    /// Whether any chain is being read, or about to be.
+    pub(crate) fn are_under_way(&self) -> bool {
+        !self.walks.is_empty()
     }
 }
 
@@ -373,6 +383,7 @@ impl Shard {
             active: self.journal.active().map_or(SegmentId(0), |active| active.segment),
             purpose,
             next: state.stored.head,
+            carried: state.stored.carried,
             parts: VecDeque::new(),
             reading: nowhere,
             whole: false,
@@ -396,10 +407,7 @@ impl Shard {
             let link = match (walk.parts.front(), walk.next) {
                 (Some(part), _) => *part,
                 (None, Some(next)) => {
-                    let state = self.catalog.reader(walk.reader);
-                    let carried = state.and_then(|state| state.stored.carried);
-                    // From here down the chain was carried elsewhere.
-                    let moved = carried.filter(|carried| carried.number == next.number);
+                    let moved = walk.carried.filter(|carried| carried.number == next.number);
                     moved.unwrap_or(next).link
                 }
                 (None, None) => return self.finish_walk(id),
@@ -514,7 +522,11 @@ impl Shard {
         let gone = self.catalog.reader(walk.reader).is_none() || newer != walk.epoch;
         let error = if gone { ProcessorError::Fenced { newer } } else { error };
         match walk.purpose {
-            WalkFor::Restore(reply) => self.answer(Answer::other(reply, Err(error))),
+            WalkFor::Restore(reply) => {
+                // Segments could not go while it read.
+                self.retention_due = true;
+                self.answer(Answer::other(reply, Err(error)));
+            }
             WalkFor::Carry => {
                 tracing::warn!(shard = self.config.shard.get(), %error,
                     "a processor's state cannot be carried forward; its segment is kept");

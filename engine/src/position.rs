@@ -3,6 +3,8 @@
 //! No `From<u64>`, no arithmetic operators: a sequence cannot become a transaction id by accident.
 //! Every addition is checked in release builds too, since a wrapped position could acknowledge
 //! records that were never written.
+//!
+//! Not here: what stands at a position.
 
 use std::fmt;
 use std::str::FromStr;
@@ -62,12 +64,6 @@ number! {
 number! {
     /// Number that the application gives a record; never decreases inside a log.
     TxId(u64)
-}
-
-impl SegmentId {
-    pub(crate) const fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("segment numbers are used up"))
-    }
 }
 
 impl Sequence {

@@ -201,9 +201,14 @@ impl Shard {
         };
         let (first, durable_next) = (state.first, state.durable_next);
         let sequence = match at {
-            At::Earliest => first.min(durable_next),
-            At::Latest => durable_next,
+            At::Earliest => first,
+            // Everything may be truncated, records on their way too.
+            At::Latest => durable_next.max(first),
             At::Sequence(sequence) => sequence,
+            // Nobody can tell whether records stood there, or after it, that are gone.
+            At::Dlsn(dlsn) if first > Sequence::FIRST && self.is_gone(dlsn.segment()) => {
+                return self.refuse_read(id, ReadError::Truncated { first });
+            }
             At::Dlsn(dlsn) => match self.locate(log, dlsn) {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => return self.wait_or_answer(id, durable_next, first),
@@ -214,7 +219,8 @@ impl Shard {
             return self.refuse_read(id, ReadError::Truncated { first });
         }
         let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
-        if !matches!(at, At::Dlsn(_)) {
+        if at == At::Latest {
+            // From here on it waits for this record, whatever comes meanwhile.
             job.request.at = At::Sequence(sequence);
         }
         if sequence >= durable_next {
@@ -242,7 +248,17 @@ impl Shard {
             return;
         }
         let answer = ReadAnswer { first: next, next, earliest, sections: Vec::new() };
-        self.answer_now(Answer::other(job.request.reply, Ok(answer)));
+        self.answer_read_of(job.request.log, Answer::other(job.request.reply, Ok(answer)));
+    }
+
+    /// An answer tells where the log begins, so it waits until the truncation to there is durable.
+    fn answer_read_of(&mut self, log: LogId, answer: Answer) {
+        let durable = self.journal.durable_ordinal();
+        if self.catalog.log(log).is_some_and(|state| state.first_ordinal > durable) {
+            self.answer(answer);
+        } else {
+            self.answer_now(answer);
+        }
     }
 
     fn refuse_read(&mut self, id: u64, error: ReadError) {
@@ -274,14 +290,20 @@ impl Shard {
         if low == 0 { Where::Missing } else { Where::Segment(segments[low - 1]) }
     }
 
-    /// The segment whose index is `self.index`: the active one, or the one that recovery ended until
-    /// a fresh one follows it. None during a roll: then the old one is sealed already.
+    /// The segment whose index is `self.index`: the active one, or the one that recovery ended
+    /// until a fresh one follows it. None during a roll: then the old one is sealed already.
     fn newest(&self) -> Option<SegmentId> {
         if self.roll.is_some() {
             return None;
         }
         let active = self.journal.active().map(|active| active.segment);
         active.or(self.ended.as_ref().map(|ended| ended.segment))
+    }
+
+    /// Whether the segment stood before the oldest one that is still needed.
+    fn is_gone(&self, segment: SegmentId) -> bool {
+        let oldest = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment);
+        oldest.or(self.newest()).is_some_and(|oldest| segment < oldest)
     }
 
     /// The sequence at a position, or of the first record after it; `None` if there is none yet.
@@ -419,8 +441,12 @@ impl Shard {
 
     /// Everything planned is in memory: checks what was read, and answers.
     fn answer_read(&mut self, id: u64) {
+        let log = self.reads.jobs[&id].request.log;
+        let Some(earliest) = self.catalog.log(log).map(|state| state.first) else {
+            return self.refuse_read(id, ReadError::Dropped);
+        };
         let job = self.reads.jobs.remove(&id).expect("it was planned");
-        let (log, segment) = (job.request.log, job.segment);
+        let segment = job.segment;
         let mut sections = Vec::with_capacity(job.planned.len());
         let mut failed = None;
         for Planned { section, source } in &job.planned {
@@ -442,9 +468,8 @@ impl Shard {
         // Good records before damaged ones are delivered first.
         if let Some(last) = sections.last() {
             let next = last.first.after(last.count.into());
-            let earliest = self.catalog.log(log).map_or(next, |state| state.first);
             let answer = ReadAnswer { first: job.first, next, earliest, sections };
-            return self.answer_now(Answer::other(job.request.reply, Ok(answer)));
+            return self.answer_read_of(log, Answer::other(job.request.reply, Ok(answer)));
         }
         let error = failed.expect("a read plans at least one section");
         let damaged = matches!(error, ReadError::Damaged { .. });

@@ -6,8 +6,9 @@
 //!     '--> the file before it                                       -> judge -> sync -> done
 //! ```
 //!
-//! This module only looks: it changes nothing but what a sync does. What must be changed (a fresh
-//! segment, files to remove) stands in [`Recovered`], and the shard does it before it serves.
+//! The steps are those of (F-16). This module only looks: it changes nothing but what a sync does.
+//! What must be changed (a fresh segment, files to remove) stands in [`Recovered`], and the shard
+//! does it before it serves.
 //!
 //! Not here: the verdict (`judge`), and everything that writes.
 
@@ -69,10 +70,8 @@ pub struct Recovered {
     pub bad_spares: Vec<SpareId>,
     /// Segments without records, to be recycled (full size) or removed.
     pub unused: Vec<(SegmentId, bool)>,
-    /// The highest number that any segment ever had.
-    pub highest: SegmentId,
-    /// The highest number that any spare has.
-    pub highest_spare: u64,
+    /// The highest number that any segment or spare ever had.
+    pub highest: u64,
 }
 
 /// What comes next.
@@ -489,8 +488,9 @@ impl Recovery {
         time_us: u64,
     ) {
         let size = self.identity.segment_size;
-        let highest = self.files.keys().next_back().copied().unwrap_or(SegmentId(0));
-        let highest = catalog.segments().map(|s| s.segment).max().unwrap_or(highest).max(highest);
+        let files = self.files.keys().copied().chain(catalog.segments().map(|s| s.segment));
+        let spare_numbers = self.spares.iter().map(|(spare, _)| spare.0);
+        let highest = files.map(|segment| segment.0).chain(spare_numbers).max().unwrap_or(0);
         let spares = |good: bool| {
             let chosen = self.spares.iter().filter(move |(_, len)| (*len == size) == good);
             chosen.map(|(spare, _)| *spare).collect::<Vec<_>>()
@@ -504,7 +504,6 @@ impl Recovery {
             bad_spares: spares(false),
             unused: unused.collect(),
             highest,
-            highest_spare: self.spares.iter().map(|(spare, _)| spare.0).max().unwrap_or(0),
             catalog,
         }));
     }

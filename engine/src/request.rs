@@ -8,7 +8,6 @@
 
 use bytes::Bytes;
 
-use crate::commit::CommitStats;
 use crate::error::{AppendError, CommitError, LogError, ProcessorError, ReadError, Stopped};
 use crate::format::control::SourcePosition;
 use crate::format::entry::RecordIn;
@@ -236,6 +235,21 @@ pub struct Committed {
     pub outputs: Vec<Appended>,
     /// So many deltas have piled up that the next commit should carry a snapshot.
     pub snapshot_due: bool,
+}
+
+/// Figures of a journal since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitStats {
+    /// Entries written.
+    pub entries: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Records in them (control records not counted).
+    pub records: u64,
+    /// Control records in them.
+    pub controls: u64,
+    /// Durable writes and syncs: how often the device was asked to make something durable.
+    pub syncs: u64,
 }
 
 /// Figures of a shard since it was opened.

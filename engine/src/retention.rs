@@ -7,9 +7,9 @@
 //!                                                            under way -> recycled
 //! ```
 //!
-//! Carrying copies a chain's checkpoints, with their numbers, to the journal's end; one record then
-//! says that the chain stands there. The segment goes only when that is durable. If the chain began
-//! anew meanwhile the copies mean nothing.
+//! Carrying (F-13) copies a chain's checkpoints, with their numbers, to the journal's end; one
+//! record then says that the chain stands there. The segment goes only when that is durable. If the
+//! chain began anew meanwhile the copies mean nothing.
 //!
 //! Not here: what is truncated (`serve`).
 
@@ -69,6 +69,10 @@ impl Shard {
 
     /// Frees the oldest segment if nothing needs it; whether to look at the next one.
     fn free_oldest(&mut self) -> bool {
+        if self.walks.are_under_way() {
+            // They may read it; the end of each sets `retention_due` again.
+            return false;
+        }
         let Some(oldest) = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment) else {
             return false;
         };

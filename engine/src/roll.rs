@@ -1,14 +1,14 @@
 //! Where segments come from, and the barrier between one and the next.
 //!
 //! ```text
-//! make (zeros, synced) -> spare -> next (renamed, durable) -> header + manifest -> active -> sealed
-//!                           ^                                                                  |
-//!                           '------------------ recycled, once nothing in it is needed --------'
+//! make (zeros, synced) -> spare -> next (renamed, durable) -> header, manifest -> active -> sealed
+//!                           ^                                                                 |
+//!                           '------------------ recycled, once nothing in it is needed -------'
 //! ```
 //!
-//! The next segment is made ready in the background when the active one is half full, so that a roll
-//! waits for nothing but its own two writes. A roll begins when everything staged is durable: the
-//! seal of the old segment and header and manifest of the new one are written together, and the
+//! The next segment is made ready in the background when the active one is half full, so that a
+//! roll waits for nothing but its own two writes. A roll begins when everything staged is durable:
+//! the seal of the old segment and header and manifest of the new one are written together, and the
 //! first record goes to the new one when both are durable (F-12).
 //!
 //! Not here: what the manifest says (`catalog`), and when a segment is no longer needed
@@ -40,9 +40,10 @@ enum Next {
 /// Spares of a shard, and the segment that comes next.
 pub(crate) struct Spares {
     spares: VecDeque<SpareId>,
-    highest_spare: u64,
-    /// No number up to this is used for a segment again.
-    highest: SegmentId,
+    /// No number up to this is used again, neither for a spare nor for a segment. One counter for
+    /// both: a segment that becomes a spare takes a higher number with it, so a crash between that
+    /// and the next segment cannot make a number be used twice.
+    highest: u64,
     next: Next,
     /// The last attempt to make a spare found no room; when to try again.
     no_space: Option<u64>,
@@ -54,23 +55,24 @@ pub(crate) struct Spares {
 const SPARES_MAX: usize = 2;
 
 impl Spares {
-    pub(crate) fn new(spares: Vec<SpareId>, highest_spare: u64, highest: SegmentId) -> Self {
+    pub(crate) fn new(spares: Vec<SpareId>, highest: u64) -> Self {
         let (next, no_space, reusing) = (Next::None, None, 0);
-        Self { spares: spares.into(), highest_spare, highest, next, no_space, reusing }
+        Self { spares: spares.into(), highest, next, no_space, reusing }
     }
 
-    /// A file without records, of full size or not, is to be used again or removed.
-    pub(crate) fn reuse(&mut self, segment: SegmentId, full_size: bool) -> (Purpose, OpKind) {
-        match full_size.then(|| self.number_for_recycled()).flatten() {
-            Some(spare) => {
-                self.reusing += 1;
-                (Purpose::Reuse(spare), OpKind::Recycle { segment, spare })
-            }
-            None => {
-                let purpose = Purpose::Background("removing an unused segment");
-                (purpose, OpKind::RemoveSegment { segment })
-            }
+    /// A file of full size without records is to be used again.
+    pub(crate) fn reuse(&mut self, segment: SegmentId) -> (Purpose, OpKind) {
+        let spare = self.number();
+        self.reusing += 1;
+        (Purpose::Reuse(spare), OpKind::Recycle { segment, spare })
+    }
+
+    /// As [`reuse`](Self::reuse), or removed: a segment with a higher number is durable.
+    fn reuse_or_remove(&mut self, segment: SegmentId, full_size: bool) -> (Purpose, OpKind) {
+        if full_size && self.spares.len() < SPARES_MAX {
+            return self.reuse(segment);
         }
+        (Purpose::Background("removing an unused segment"), OpKind::RemoveSegment { segment })
     }
 
     /// The file is a spare now.
@@ -103,8 +105,8 @@ impl Spares {
     }
 
     fn number(&mut self) -> SpareId {
-        self.highest_spare += 1;
-        SpareId(self.highest_spare)
+        self.highest = self.highest.checked_add(1).expect("numbers are used up");
+        SpareId(self.highest)
     }
 
     /// A recycled segment is a spare now.
@@ -119,8 +121,7 @@ impl Spares {
             return None;
         }
         if let Some(spare) = self.spares.pop_front() {
-            self.highest = self.highest.next();
-            let segment = self.highest;
+            let segment = SegmentId(self.number().0);
             self.next = Next::Using(segment);
             return Some((Purpose::UseSpare, OpKind::UseSpare { spare, segment }));
         }
@@ -249,8 +250,8 @@ impl Shard {
         self.retention_due = true;
     }
 
-    /// The fresh segment is durable: what stood behind the old one's end is kept in a side file, its
-    /// unused space given back.
+    /// The fresh segment is durable: what stood behind the old one's end is kept in a side file,
+    /// its unused space given back.
     fn give_back(&mut self, ended: Ended) {
         let Ended { segment, end, behind, .. } = ended;
         if let Some((offset, bytes)) = behind {
@@ -259,8 +260,8 @@ impl Shard {
                 segment = segment.get(),
                 offset,
                 bytes = bytes.len(),
-                "entries that were never acknowledged stand behind the end of the journal; they are \
-                 kept beside the segment as .tail"
+                "entries that were never acknowledged stand behind the end of the journal; they \
+                 are kept beside the segment as .tail"
             );
             self.queue.push_back((
                 Purpose::Background("keeping what stood behind the end"),
@@ -270,7 +271,7 @@ impl Shard {
         let shorten = OpKind::Shorten { segment, len: end };
         self.queue.push_back((Purpose::Background("giving unused space back"), shorten));
         for (segment, full_size) in std::mem::take(&mut self.unused) {
-            let work = self.spares.reuse(segment, full_size);
+            let work = self.spares.reuse_or_remove(segment, full_size);
             self.queue.push_back(work);
         }
     }

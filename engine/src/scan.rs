@@ -5,8 +5,8 @@
 //!                                              entry that continues the one before)
 //! ```
 //!
-//! The scanner only says what stands where. It checks everything an entry promises: identity, place,
-//! number, digest of the one before, every section (F-5 to F-9).
+//! The scanner only says what stands where. It checks everything an entry promises: identity,
+//! place, number, digest of the one before, every section (F-5 to F-9).
 //!
 //! Not here: what a hole means (`recover`), and reading files.
 
@@ -99,8 +99,9 @@ impl Scan {
 
     /// Goes on behind a hole at the next entry of this segment, whatever its number.
     ///
-    /// Its own chain is not checked against the entries before the hole; everything else is. `false`
-    /// if there is none in what was fed; then the scanner stands behind the last whole block of it.
+    /// Its own chain is not checked against the entries before the hole; everything else is.
+    /// `false` if there is none in what was fed; then the scanner stands behind the last whole
+    /// block of it.
     pub fn skip_hole(&mut self) -> bool {
         loop {
             if self.bytes.len() < BLOCK_SIZE as usize {

@@ -340,8 +340,8 @@ impl Shard {
         None
     }
 
-    /// Whether a control record that adds to the manifest can be staged. `more` is what a manifest row
-    /// has beyond the record.
+    /// Whether a control record that adds to the manifest can be staged. `more` is what a manifest
+    /// row has beyond the record.
     pub(crate) fn room_for(
         &mut self,
         control: &Control,
@@ -410,6 +410,8 @@ impl Shard {
             Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
             Admit::Yes => {
                 self.stage(&control);
+                let ordinal = self.journal.staged_ordinal();
+                self.catalog.set_truncated(log, ordinal);
                 self.answer(Answer::other(reply, Ok(())));
                 self.reads.wake(log);
                 self.advance_woken();

@@ -6,9 +6,9 @@
 //!               Now ->  +-------+  -> poll_timeout (the host comes back then)
 //! ```
 //!
-//! The host calls `handle_*` as things happen, then `poll_op` until there is none, then delivers the
-//! answers. Every completion belongs to an operation that was polled before. Given the same calls
-//! with the same times a shard does the same, byte for byte.
+//! The host calls `handle_*` as things happen, then `poll_op` until there is none, then delivers
+//! the answers. Every completion belongs to an operation that was polled before. Given the same
+//! calls with the same times a shard does the same, byte for byte.
 //!
 //! No answer runs ahead of durability: each waits for the newest entry whose effects it may reveal.
 //! After a failed write or sync the shard is stopped for good: reads of durable records go on, all
@@ -110,6 +110,7 @@ pub struct Shard {
     pub(crate) roll_wanted: bool,
     /// The segment that recovery ended, until a fresh one is durable.
     pub(crate) ended: Option<Ended>,
+    /// Files without records, of full size or not, that go after the next roll.
     pub(crate) unused: Vec<(SegmentId, bool)>,
     pub(crate) begun: bool,
     /// Index of the active segment: durable sections only.
@@ -155,7 +156,7 @@ impl Shard {
             opened: None,
             catalog: Catalog::default(),
             journal,
-            spares: Spares::new(Vec::new(), 0, SegmentId(0)),
+            spares: Spares::new(Vec::new(), 0),
             roll: None,
             roll_wanted: false,
             ended: None,
@@ -485,7 +486,8 @@ impl Shard {
 
     /// A failed write or sync ends the shard: nothing is retried, nothing further acknowledged.
     fn stop(&mut self, what: &'static str, error: IoError) {
-        tracing::error!(shard = self.config.shard.get(), %error, "{what} failed, the shard stopped");
+        let shard = self.config.shard.get();
+        tracing::error!(shard, %error, "{what} failed, the shard stopped");
         let stopped = Stopped::failed(self.config.shard, what, error);
         self.stopped = Some(stopped.clone());
         self.queue.clear();
@@ -531,17 +533,18 @@ impl Shard {
     fn recovered(&mut self, found: Recovered) {
         self.catalog = found.catalog;
         self.index = found.index;
-        self.spares = Spares::new(found.spares, found.highest_spare, found.highest);
+        self.spares = Spares::new(found.spares, found.highest);
         for spare in found.bad_spares {
             let purpose = Purpose::Background("removing a spare of another size");
             self.queue.push_back((purpose, OpKind::RemoveSpare { spare }));
         }
         let keep_unused = found.ended.as_ref().is_some_and(|ended| ended.sealed);
-        if keep_unused {
-            self.unused = found.unused;
-        } else {
-            for (segment, full_size) in found.unused {
-                let work = self.spares.reuse(segment, full_size);
+        for (segment, full_size) in found.unused {
+            if keep_unused || !full_size {
+                // Until a segment with a higher number is durable.
+                self.unused.push((segment, full_size));
+            } else {
+                let work = self.spares.reuse(segment);
                 self.queue.push_back(work);
             }
         }

@@ -1,8 +1,8 @@
 //! Which way to make writes durable, chosen when the shard is opened and watched while it runs.
 //!
-//! `RWF_DSYNC` on each write is faster, and a third of the processor time, nearly everywhere. Without
-//! FUA it needs a kernel worker after each write to send the flush, and where that worker's core is
-//! busy it waits a whole scheduler tick, again and again. Then plain writes followed by one
+//! `RWF_DSYNC` on each write is faster, and a third of the processor time, nearly everywhere.
+//! Without FUA it needs a kernel worker after each write to send the flush, and where that worker's
+//! core is busy it waits a whole scheduler tick, again and again. Then plain writes followed by one
 //! `fdatasync` are faster. So: start with the first, change to the second after several writes in a
 //! row took as long as a tick, try the first again after a while.
 //!

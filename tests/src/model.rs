@@ -19,6 +19,17 @@ use oncelog::{Dlsn, Epoch, LogId, ReaderId};
 
 use crate::rng::mix;
 
+/// Bytes of a state, short in a trace.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Blob(pub Bytes);
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tail = self.0.iter().rev().take(40).fold(0, |hash, byte| mix(hash ^ u64::from(*byte)));
+        write!(f, "{}:{:04x}", self.0.len(), tail & 0xffff)
+    }
+}
+
 /// A record; its payload follows from `id` and `len`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -93,13 +104,13 @@ pub struct Reader {
     /// How many commits there were.
     pub commits: u64,
     /// The last snapshot.
-    pub snapshot: Option<Bytes>,
+    pub snapshot: Option<Blob>,
     /// The deltas since then.
-    pub deltas: Vec<Bytes>,
+    pub deltas: Vec<Blob>,
     /// A commit of the newest owner was refused.
     pub ended: bool,
     /// Parts of a snapshot that no commit has named yet.
-    pub parts: Vec<Bytes>,
+    pub parts: Vec<Blob>,
 }
 
 /// A commit.
@@ -112,7 +123,7 @@ pub struct Commit {
     /// Positions before and after.
     pub moves: Vec<(LogId, u64, u64)>,
     /// Whether the state is replaced, and by or with what.
-    pub state: Option<(bool, Bytes)>,
+    pub state: Option<(bool, Blob)>,
     /// Parts of the snapshot that were sent before.
     pub parts: usize,
     /// Records for other logs.
@@ -128,14 +139,28 @@ pub enum Effect {
     DropLog(String),
     /// Drop the records before a sequence.
     Truncate(LogId, u64),
-    /// Append to logs; alone if it is a single record that is not in a batch.
-    Append { parts: Vec<(LogId, Vec<NewRecord>)>, alone: bool, oversize: bool },
+    /// Append to logs.
+    Append {
+        /// The records.
+        parts: Vec<(LogId, Vec<NewRecord>)>,
+        /// It is a single record, not a batch.
+        alone: bool,
+        /// It is larger than an entry.
+        oversize: bool,
+    },
     /// Own a processor.
-    OpenReader { name: String, sources: Vec<String>, change: bool },
+    OpenReader {
+        /// Its name.
+        name: String,
+        /// Its sources; none to take those that are stored.
+        sources: Vec<String>,
+        /// Whether stored sources may be changed.
+        change: bool,
+    },
     /// Drop a processor.
     DropReader(String),
     /// A part of a snapshot.
-    Part(ReaderId, Epoch, Bytes),
+    Part(ReaderId, Epoch, Blob),
     /// Commit.
     Commit(Commit),
     /// All logs whose names begin so.
@@ -167,9 +192,9 @@ pub struct Restored {
     /// Next sequence of each source.
     pub sources: Vec<(LogId, u64)>,
     /// The last snapshot.
-    pub snapshot: Option<Bytes>,
+    pub snapshot: Option<Blob>,
     /// The deltas since then.
-    pub deltas: Vec<Bytes>,
+    pub deltas: Vec<Blob>,
     /// How many commits there were.
     pub commits: u64,
 }
@@ -322,6 +347,45 @@ impl State {
         }
     }
 
+    /// A request was refused because the disk is full.
+    pub fn refused_for_space(&mut self, effect: &Effect) {
+        if let Effect::Part(reader, ..) | Effect::Commit(Commit { reader, .. }) = effect
+            && let Some(reader) = self.readers.get_mut(reader)
+        {
+            reader.ended = true;
+        }
+    }
+
+    /// Notes where appended records stand.
+    pub fn place(&mut self, effect: &Effect, outcome: &Outcome, places: &[Option<Dlsn>]) {
+        let (Effect::Append { parts, .. } | Effect::Commit(Commit { outputs: parts, .. })) = effect
+        else {
+            return;
+        };
+        let Outcome::Appended(_, numbers) = outcome else { return };
+        for (((log, _), (first, count)), dlsn) in parts.iter().zip(numbers).zip(places) {
+            assert_eq!(*count > 0, dlsn.is_some(), "records stand somewhere");
+            let Some(dlsn) = dlsn else { continue };
+            for index in 0..u32::try_from(*count).expect("few records") {
+                let slot = dlsn.slot() + index;
+                let dlsn = Dlsn::new(dlsn.segment(), dlsn.entry(), slot);
+                self.learn(*log, first + u64::from(index), dlsn);
+            }
+        }
+    }
+
+    /// A record stands there.
+    pub fn learn(&mut self, log: LogId, sequence: u64, dlsn: Dlsn) {
+        let Some(log) = self.logs.get_mut(&log) else { return };
+        let at = usize::try_from(sequence).expect("small numbers");
+        if let Some(before) = at.checked_sub(1).and_then(|before| log.records[before].dlsn) {
+            assert!(before < dlsn, "positions of a log ascend");
+        }
+        if log.records[at].dlsn.is_none() {
+            Rc::make_mut(&mut log.records)[at].dlsn = Some(dlsn);
+        }
+    }
+
     fn truncate(&mut self, log: LogId, before: u64) -> Outcome {
         let readers = self.readers.values();
         let mut needs = readers.flat_map(|reader| &reader.sources);
@@ -460,9 +524,10 @@ impl State {
             None => {}
             Some((false, bytes)) => reader.deltas.push(bytes.clone()),
             Some((true, last)) => {
-                let mut whole = reader.parts.concat();
-                whole.extend_from_slice(last);
-                reader.snapshot = Some(whole.into());
+                let mut whole = Vec::new();
+                reader.parts.iter().for_each(|part| whole.extend_from_slice(&part.0));
+                whole.extend_from_slice(&last.0);
+                reader.snapshot = Some(Blob(whole.into()));
                 reader.deltas.clear();
                 reader.parts.clear();
             }

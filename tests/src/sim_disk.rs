@@ -145,9 +145,8 @@ impl SimDisk {
     /// Completes one operation, any that can be.
     pub fn complete(&mut self, rng: &mut Rng) -> Option<Completion> {
         let first = self.waiting.iter().position(|waiting| is_file_op(&waiting.op.kind));
-        let can = |index: &usize| {
-            !is_file_op(&self.waiting[*index].op.kind) || Some(*index) == first
-        };
+        let can =
+            |index: &usize| !is_file_op(&self.waiting[*index].op.kind) || Some(*index) == first;
         let able: Vec<usize> = (0..self.waiting.len()).filter(can).collect();
         let index = *rng.pick(&able)?;
         self.clock += 1;

@@ -153,7 +153,6 @@ fn a_dropped_future_tears_nothing() {
     assert_eq!(reader.next().wait().unwrap().next().unwrap().payload, "new");
 }
 
-
 #[test]
 fn a_full_inbox_pushes_back_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -211,8 +210,11 @@ fn what_is_too_large_or_out_of_order_is_refused_whole_and_says_the_limit() {
     log.append(at(10)).wait().unwrap();
     log.append(at(10)).wait().unwrap();
     let error = log.append(at(9)).wait().unwrap_err();
-    assert_eq!(error.to_string(), "transaction id 9 is below 10, the last one of the log; it never \
-                                   decreases");
+    assert_eq!(
+        error.to_string(),
+        "transaction id 9 is below 10, the last one of the log; it never \
+                                   decreases"
+    );
     assert!(log.append_batch([at(11), at(10)]).wait().is_err());
     let info = log.describe().wait().unwrap();
     assert_eq!((info.next.get(), info.last_txid.get()), (3, 10));

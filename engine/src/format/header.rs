@@ -19,7 +19,7 @@ const SEGMENT_MAGIC: [u8; 8] = *b"oncelogS";
 pub enum HeaderError {
     /// It is no header: other magic, wrong checksum, impossible values.
     Invalid,
-    /// It is one of a newer version.
+    /// It is one of a newer version (F-2).
     Newer(u32),
 }
 

@@ -1,4 +1,5 @@
-//! Records inside a section: a header of 16 bytes, then the payload, nothing between records (F-10).
+//! Records inside a section: a header of 16 bytes, then the payload, nothing between records
+//! (F-10).
 //!
 //! Not here: sequences and DLSNs, which follow from the section and the order.
 

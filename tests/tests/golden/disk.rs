@@ -18,7 +18,9 @@ use oncelog::request::Request;
 use oncelog::shard::{Shard, ShardConfig};
 use oncelog::sync::SyncMethod;
 
-pub(crate) const ENGINE: [u8; 16] = *b"\xe0\xe1\xe2\xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xeb\xec\xed\xee\xef";
+pub(crate) const ENGINE: [u8; 16] = [
+    0xe0, 0xe1, 0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xeb, 0xec, 0xed, 0xee, 0xef,
+];
 pub(crate) const SHARD: ShardId = ShardId::new(3);
 pub(crate) const SEGMENT_SIZE: u64 = 1 << 20;
 /// 2023-11-14, 22:13:20.

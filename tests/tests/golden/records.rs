@@ -4,6 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use oncelog::catalog::Catalog;
 use oncelog::error::OpenError;
+use oncelog::format::Place;
 use oncelog::format::control::{
     ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestHead, ManifestLog,
     ManifestReader, ManifestSegment, SourcePosition,
@@ -11,7 +12,6 @@ use oncelog::format::control::{
 use oncelog::format::entry::{Entry, EntryHead, Flags, RecordsIn, entry_size, put_entry};
 use oncelog::format::header::SegmentHeader;
 use oncelog::format::record::{put_record, take_record};
-use oncelog::format::Place;
 use oncelog::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 use oncelog::request::StagedRecord;
 
@@ -110,8 +110,7 @@ fn assert_bytes(control: Control, expected: Vec<u8>) {
 fn control_records_of_logs_and_segments_have_the_bytes_of_their_tables() {
     let mut n = Numbers(0);
     let (log, created_us, name) = (LogId::new(n.next()), n.next(), "a/b".to_owned());
-    let expected =
-        Table::of(1, &[U64(log.get()), U64(created_us), U16(3), Field::Bytes(b"a/b")]);
+    let expected = Table::of(1, &[U64(log.get()), U64(created_us), U16(3), Field::Bytes(b"a/b")]);
     assert_bytes(Control::LogCreated { log, created_us, name }, expected);
     assert_bytes(Control::LogDropped { log }, Table::of(2, &[U64(log.get())]));
     let first = Sequence::new(n.next());
@@ -260,16 +259,14 @@ fn control_records_of_another_form_are_not_valid() {
     assert_eq!(Control::take_all([good.clone(), good].concat().into(), 1), None);
 }
 
-/// (F-2), (F-11): a program that does not know a control record must not act as if it were not there.
+/// (F-2), (F-11): a program that does not know a control record does not act as if it were not
+/// there.
 #[test]
 fn a_segment_with_a_control_record_of_a_later_version_is_refused() {
     for (kind, opens) in [(2, true), (64, false)] {
         let mut catalog = Catalog::default();
-        let created = Control::LogCreated {
-            log: LogId::new(1),
-            created_us: START_US,
-            name: "a".to_owned(),
-        };
+        let created =
+            Control::LogCreated { log: LogId::new(1), created_us: START_US, name: "a".to_owned() };
         catalog.apply(&created, Link { segment: FIRST, offset: 4096, index: 0 }).unwrap();
         let file = segment(&catalog, &Table::of(kind, &[U64(1)]));
         let opened = open(vec![(FIRST, file)]);

@@ -1,9 +1,9 @@
 //! What is written into the golden files, and what must be read from them.
 //!
 //! ```text
-//! segment 1: logs, records, a processor, all kinds of commits, idle, closed   -> segment-v1.bin
-//!            opened again, filled up, sealed                                  -> seal-v1.bin
-//! segment 2: manifest with rows, truncated, chain carried, 1 freed, closed    -> segment-next-v1.bin
+//! segment 2: logs, records, a processor, all kinds of commits, closed  -> segment-v1.bin
+//!            opened again, filled up, sealed                           -> seal-v1.bin
+//! segment 4: rows, truncated, chain carried, 2 freed, closed           -> segment-next-v1.bin
 //! ```
 
 use bytes::Bytes;
@@ -21,8 +21,9 @@ pub(crate) const BILLS: LogId = LogId::new(2);
 pub(crate) const BLOBS: LogId = LogId::new(4);
 pub(crate) const BILLING: ReaderId = ReaderId::new(1);
 
-pub(crate) const FIRST: SegmentId = SegmentId::new(1);
-pub(crate) const SECOND: SegmentId = SegmentId::new(2);
+// Each was made from a spare, whose number comes before.
+pub(crate) const FIRST: SegmentId = SegmentId::new(2);
+pub(crate) const SECOND: SegmentId = SegmentId::new(4);
 
 /// Filler records of the first segment.
 pub(crate) const BLOB_COUNT: u64 = 7;
@@ -32,13 +33,13 @@ pub(crate) const BLOB_SIZE: usize = 124 * 1024;
 pub(crate) struct Written {
     /// `engine.meta`.
     pub meta: Vec<u8>,
-    /// Segment 1 as it was closed for the first time.
+    /// Segment 2 as it was closed for the first time.
     pub first: Vec<u8>,
-    /// The seal of segment 1.
+    /// The seal of segment 2.
     pub seal: Vec<u8>,
-    /// The side file of segment 1.
+    /// The side file of segment 2.
     pub index: Vec<u8>,
-    /// Segment 2 as it was closed.
+    /// Segment 4 as it was closed.
     pub second: Vec<u8>,
 }
 
@@ -59,6 +60,14 @@ pub(crate) fn write() -> Written {
 
     let block = world.disk.superblock.encode();
     Written { meta: [block.clone(), block].concat(), first, seal, index, second }
+}
+
+/// The disk behind the roll: segment 2 is sealed, segment 4 holds its manifest and one record.
+pub(crate) fn rolled() -> Disk {
+    let mut world = World::open(Disk::new(), 0).unwrap();
+    first_segment(&mut world);
+    fill_up(&mut world);
+    world.disk
 }
 
 fn first_segment(world: &mut World) {
@@ -129,13 +138,12 @@ fn second_segment(world: &mut World) {
         let before = Sequence::new(before);
         world.run(|reply| Request::Truncate { log, before, reply });
     }
-    // By now the chain was carried forward and segment 1 freed.
+    // By now the chain was carried forward and segment 2 freed.
     append(world, BILLS, 50, "bill three");
     idle(world);
 }
 
-/// What must be read after the first segment was closed: records of a log, with their sequences and
-/// transaction ids.
+/// What must be read after the first segment was closed.
 pub(crate) fn check_first(world: &mut World) {
     let orders = [(0, 10, "order one"), (1, 10, "order two"), (2, 20, ""), (3, 30, "order four")];
     assert_eq!(read(world, ORDERS), expected(&orders));
@@ -176,9 +184,8 @@ pub(crate) fn read(world: &mut World, log: LogId) -> Vec<Record> {
     let (mut at, mut records) = (At::Earliest, Vec::new());
     loop {
         let (bytes_max, wait) = (1 << 20, false);
-        let answer = world.run(|reply| {
-            Request::Read(ReadRequest { log, at, bytes_max, wait, reply })
-        });
+        let answer =
+            world.run(|reply| Request::Read(ReadRequest { log, at, bytes_max, wait, reply }));
         if answer.sections.is_empty() {
             return records;
         }
@@ -261,7 +268,7 @@ fn used(file: &[u8]) -> Vec<u8> {
     file[..end.next_multiple_of(4096)].to_vec()
 }
 
-/// Where the seal of segment 1 stands: its last block.
+/// Where the seal of segment 2 stands: its last block.
 fn seal_offset(world: &World) -> usize {
     used(&world.disk.segments[&FIRST]).len() - 4096
 }

@@ -3,13 +3,11 @@
 /// (F-1), by the textbook: reflected polynomial, all ones in, all ones out.
 pub(crate) fn crc64_nvme(bytes: &[u8]) -> u64 {
     let table: Vec<u64> = (0..256u64)
-        .map(|byte| {
-            (0..8).fold(byte, |crc, _| (crc >> 1) ^ (0x9a6c_9329_ac4b_c9b5 * (crc & 1)))
-        })
+        .map(|byte| (0..8).fold(byte, |crc, _| (crc >> 1) ^ (0x9a6c_9329_ac4b_c9b5 * (crc & 1))))
         .collect();
-    !bytes.iter().fold(!0, |crc: u64, byte| {
-        (crc >> 8) ^ table[usize::from(crc.to_le_bytes()[0] ^ byte)]
-    })
+    !bytes
+        .iter()
+        .fold(!0, |crc: u64, byte| (crc >> 8) ^ table[usize::from(crc.to_le_bytes()[0] ^ byte)])
 }
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -40,8 +38,16 @@ pub(crate) struct SpecEntry {
     pub covered: usize,
     /// Log 0: control records, each kind and body.
     pub controls: Vec<(u16, Vec<u8>)>,
-    /// Log, first sequence, and each record's transaction id and payload.
-    pub records: Vec<(u64, u64, Vec<(u64, Vec<u8>)>)>,
+    /// Sections of records.
+    pub records: Vec<SpecSection>,
+}
+
+/// The records of one log in an entry.
+pub(crate) struct SpecSection {
+    pub log: u64,
+    pub first_sequence: u64,
+    /// Transaction id and payload.
+    pub records: Vec<(u64, Vec<u8>)>,
 }
 
 /// The entries of a segment, from its header to the first place without a valid one (F-4 to F-11).
@@ -113,6 +119,7 @@ fn section(found: &mut SpecEntry, entry: &[u8], row: &[u8]) {
     }
     assert!(bytes.is_empty());
     if row[56] == 1 {
-        found.records.push((u64_at(row, 0), u64_at(row, 8), records));
+        let (log, first_sequence) = (u64_at(row, 0), u64_at(row, 8));
+        found.records.push(SpecSection { log, first_sequence, records });
     }
 }

@@ -1,0 +1,276 @@
+//! Bad weather on real files: killed processes, directories in use, files that are missing, foreign
+//! or damaged.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use oncelog::{Engine, From, OpenError, Options, ReadError, Sequence};
+
+fn options(dir: &Path) -> Options {
+    Options::new(dir).shards(1).segment_size(1 << 20)
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir.join("shard-000")).unwrap();
+    let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("segment-"));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    paths.sort();
+    paths
+}
+
+/// An engine whose log `log` has `count` records of 10,000 bytes, closed.
+fn filled(dir: &Path, count: u8) {
+    let engine = options(dir).open().unwrap();
+    let log = engine.create_log("log").wait().unwrap();
+    for n in 0..count {
+        log.append(vec![n; 10_000]).wait().unwrap();
+    }
+    engine.close().wait().unwrap();
+}
+
+fn refused(dir: &Path) -> OpenError {
+    options(dir).open().unwrap_err()
+}
+
+/// Goal: after SIGKILL at any instant everything that a client was told is there, nothing twice.
+/// Method: a worker with three writers and a processor, killed after some lines of what it was
+/// told, forty times. (A kill tests no sync: what the kernel has stays. The simulator tests those.)
+#[test]
+fn nothing_that_a_client_was_told_is_lost_when_the_process_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut appended, mut committed) = ([None; 3], 0);
+    let mut random = 1_u64;
+    for _ in 0..40 {
+        let mut worker = Command::new(env!("CARGO_BIN_EXE_kill_worker"))
+            .arg(dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let limit = random >> 54;
+        let mut said = 0;
+        // What was said before the kill, also what still stands in the pipe, counts.
+        for line in &mut lines {
+            let line = line.unwrap();
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["a", writer, sequence] => {
+                    appended[writer.parse::<usize>().unwrap()] =
+                        Some(sequence.parse::<u64>().unwrap());
+                }
+                ["c", next] => committed = next.parse::<u64>().unwrap(),
+                _ => panic!("{line}"),
+            }
+            said += 1;
+            if said == limit {
+                worker.kill().unwrap();
+            }
+        }
+        assert!(said >= limit, "the worker died by itself");
+        worker.wait().unwrap();
+    }
+
+    let engine = options(dir.path()).open().unwrap();
+    for (writer, last) in appended.iter().enumerate() {
+        let log = engine.open_log(format!("g/source-{writer}")).wait().unwrap();
+        let mut reader = log.reader(From::Earliest);
+        let mut next = 0;
+        while let Some(records) = reader.try_next().wait().unwrap() {
+            for record in records {
+                let text = String::from_utf8(record.payload.to_vec()).unwrap();
+                let padding = "x".repeat(usize::try_from(next % 900).unwrap());
+                assert_eq!(text, format!("{next} {padding}"));
+                next += 1;
+            }
+        }
+        assert!(last.is_none_or(|last| last < next), "an acknowledged record is missing");
+    }
+    let (_, restored) = engine.processor("g/p").open().wait().unwrap();
+    let position = restored.positions[0].next.get();
+    assert!(committed <= position, "an acknowledged commit is missing");
+    let out = engine.open_log("g/out").wait().unwrap();
+    let mut reader = out.reader(From::Earliest);
+    let mut end = 0;
+    while let Some(records) = reader.try_next().wait().unwrap() {
+        for record in records {
+            let text = String::from_utf8(record.payload.to_vec()).unwrap();
+            let (from, to) = text.split_once(' ').unwrap();
+            assert_eq!(
+                from.parse::<u64>().unwrap(),
+                end,
+                "outputs neither overlap nor leave a gap"
+            );
+            end = to.parse().unwrap();
+        }
+    }
+    assert_eq!(end, position, "outputs and position are one");
+}
+
+#[test]
+fn a_directory_in_use_says_who_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options(dir.path()).open().unwrap();
+    let error = refused(dir.path());
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+    engine.close().wait().unwrap();
+    drop(engine);
+    options(dir.path()).open().unwrap();
+}
+
+#[test]
+fn a_missing_segment_is_named_and_nothing_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 250);
+    let files = segments(dir.path());
+    assert!(files.len() >= 3);
+    for missing in &files[..files.len() - 1] {
+        let aside = missing.with_extension("aside");
+        fs::rename(missing, &aside).unwrap();
+        let error = refused(dir.path());
+        assert!(matches!(error, OpenError::MissingSegment { .. }), "{error}");
+        fs::rename(&aside, missing).unwrap();
+    }
+    let log = options(dir.path()).open().unwrap().open_log("log").wait().unwrap();
+    assert_eq!(log.describe().wait().unwrap().next.get(), 250);
+}
+
+#[test]
+fn the_newest_segment_with_records_is_missed_by_the_seal_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 250);
+    let shard = dir.path().join("shard-000");
+    for file in segments(dir.path()) {
+        let header = fs::read(&file).unwrap();
+        // The prepared next segment has no header; the one before it is the newest in use.
+        if header[..128].iter().any(|byte| *byte != 0) {
+            fs::copy(&file, shard.join("newest")).unwrap();
+            fs::write(shard.join("newest.name"), file.to_string_lossy().as_bytes()).unwrap();
+        }
+    }
+    let newest = PathBuf::from(fs::read_to_string(shard.join("newest.name")).unwrap());
+    fs::remove_file(&newest).unwrap();
+    let error = refused(dir.path());
+    assert!(matches!(error, OpenError::MissingSegment { .. }), "{error}");
+}
+
+#[test]
+fn damage_to_acknowledged_data_refuses_to_open_and_is_never_taken_for_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 20);
+    let file = segments(dir.path()).remove(0);
+    let good = fs::read(&file).unwrap();
+    let name = format!(
+        "segment {}, offset",
+        u64::from_str_radix(&file.file_stem().unwrap().to_string_lossy()["segment-".len()..], 16)
+            .unwrap()
+    );
+    let at = good.windows(100).position(|window| window == [7; 100]).unwrap();
+    let mut bad = good.clone();
+    bad[at] ^= 1;
+    fs::write(&file, &bad).unwrap();
+    let error = refused(dir.path());
+    assert!(matches!(error, OpenError::Damaged(_)), "{error}");
+    assert!(error.to_string().contains(&name), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), bad, "nothing was changed");
+    fs::write(&file, &good).unwrap();
+    let log = options(dir.path()).open().unwrap().open_log("log").wait().unwrap();
+    assert_eq!(log.describe().wait().unwrap().next.get(), 20);
+}
+
+#[test]
+fn damage_in_a_sealed_segment_fails_the_read_of_what_it_hit_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 250);
+    let file = segments(dir.path()).remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(100).position(|window| window == [7; 100]).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    for side_file in [true, false] {
+        if !side_file {
+            fs::remove_file(file.with_extension("index")).unwrap();
+        }
+        let engine = options(dir.path()).open().unwrap();
+        let log = engine.open_log("log").wait().unwrap();
+        let mut reader = log.reader(From::Earliest);
+        let before: Vec<_> = reader.next().wait().unwrap().collect();
+        assert_eq!(before.len(), 7, "good records before it are delivered");
+        let error = reader.next().wait().unwrap_err();
+        assert!(matches!(error, ReadError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("sequence 7"), "{error}");
+        let mut rest = log.reader(From::Sequence(Sequence::new(8)));
+        assert_eq!(rest.next().wait().unwrap().next().unwrap().payload, vec![8; 10_000]);
+    }
+}
+
+#[test]
+fn foreign_and_newer_files_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(&dir.path().join("a"), 3);
+    filled(&dir.path().join("b"), 3);
+    let segment = |name: &str| segments(&dir.path().join(name)).remove(0);
+    let own = fs::read(segment("a")).unwrap();
+    fs::copy(segment("b"), segment("a")).unwrap();
+    let error = refused(&dir.path().join("a"));
+    assert!(matches!(&error, OpenError::Foreign { .. }), "{error}");
+    assert!(error.to_string().contains("another engine"), "{error}");
+    fs::write(segment("a"), own).unwrap();
+    options(&dir.path().join("a")).open().unwrap();
+
+    let c = dir.path().join("c");
+    fs::create_dir(&c).unwrap();
+    fs::write(c.join("engine.meta"), "something else").unwrap();
+    let error = refused(&c);
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+}
+
+#[test]
+fn opening_needs_no_more_than_the_newest_segment_and_no_side_file() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 250);
+    let shard = dir.path().join("shard-000");
+    for file in fs::read_dir(&shard).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "index") {
+            fs::write(&path, "not an index").unwrap();
+        }
+    }
+    let engine: Engine = options(dir.path()).open().unwrap();
+    let log = engine.open_log("log").wait().unwrap();
+    let mut reader = log.reader(From::Earliest);
+    let mut next = 0_u8;
+    while let Some(records) = reader.try_next().wait().unwrap() {
+        for record in records {
+            assert_eq!(record.payload, vec![next; 10_000]);
+            next += 1;
+        }
+    }
+    assert_eq!(next, 250);
+}
+
+#[test]
+fn an_unclean_end_gives_the_unused_rest_of_its_segment_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_kill_worker"))
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let first = BufReader::new(worker.stdout.take().unwrap()).lines().next();
+    assert!(first.is_some());
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let before = segments(dir.path()).remove(0);
+    assert_eq!(fs::metadata(&before).unwrap().len(), 1 << 20);
+    let engine = options(dir.path()).open().unwrap();
+    engine.create_log("new").wait().unwrap();
+    engine.close().wait().unwrap();
+    drop(engine);
+    assert!(fs::metadata(&before).unwrap().len() < 1 << 20);
+    options(dir.path()).open().unwrap();
+}
