@@ -336,9 +336,9 @@ pub enum ProcessorError {
     },
     /// A source is of another group.
     #[error(
-        "source {log:?} is not of the processor's group {group:?}: position, state and outputs are \
-             atomic inside one group only; name them \"{group}/..\", or keep the source position as \
-             the key of an idempotent append in the other group"
+        "source {log:?} is not of the processor's group {group:?}: position, state and outputs \
+         are atomic inside one group only; name them \"{group}/..\", or keep the source position \
+         as the key of an idempotent append in the other group"
     )]
     OtherGroup {
         /// The source.

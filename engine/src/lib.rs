@@ -90,6 +90,10 @@ mod processor;
 mod options;
 mod engine;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub use bytes::Bytes;
 
 pub use engine::{Engine, EngineInfo, ShardInfo};

@@ -114,19 +114,20 @@ impl Reads {
     }
 
     fn park(&mut self, log: LogId, job: u64) {
-        let jobs = &self.jobs;
         let parked = self.parked.entry(log).or_default();
-        // Reads whose client went away would pile up at a log where nothing happens.
-        let is_waiting = |job: &u64| jobs.get(job).is_some_and(|j| !j.request.reply.is_abandoned());
-        let before = parked.len();
-        parked.retain(is_waiting);
-        parked.push(job);
-        if parked.len() <= before {
-            let parked: Vec<u64> = self.parked.values().flatten().copied().collect();
-            self.jobs.retain(|id, job| {
-                parked.contains(id) || !job.request.reply.is_abandoned() || job.waits_for > 0
+        // Reads whose client went away would pile up at a log where nothing happens. Looking for them
+        // whenever the list has doubled costs little for each read.
+        if parked.len().is_power_of_two() {
+            let jobs = &mut self.jobs;
+            parked.retain(|id| {
+                let waits = jobs.get(id).is_some_and(|job| !job.request.reply.is_abandoned());
+                if !waits {
+                    jobs.remove(id);
+                }
+                waits
             });
         }
+        parked.push(job);
     }
 
     /// Queues a direct read.

@@ -346,12 +346,23 @@ impl World {
                 return self.check_parked();
             } else {
                 let timeout = self.shard.as_ref().and_then(Shard::poll_timeout);
-                assert!(timeout.is_some(), "nothing is under way, and something has no answer");
+                assert!(
+                    timeout.is_some(),
+                    "nothing is under way, but no answer to {}",
+                    self.waits()
+                );
                 self.sleep();
                 self.pass_time(10);
             }
         }
         panic!("it never comes to rest");
+    }
+
+    fn waits(&self) -> String {
+        let asked = self.asked.iter().filter(|asked| asked.answer.is_none());
+        let asked: Vec<_> = asked.map(|asked| &asked.effect).collect();
+        let reads: Vec<_> = self.reads.iter().filter(|read| !read.wait).collect();
+        format!("{asked:?} {reads:?} {:?}", self.owning)
     }
 
     /// A read that still waits has nothing to be answered with.

@@ -23,8 +23,7 @@ struct Arguments {
     weather: Weather,
 }
 
-const USAGE: &str =
-    "usage: simulate --seeds A..B [--jobs N] [--weather crashes|failing|full|rot]";
+const USAGE: &str = "usage: simulate --seeds A..B [--jobs N] [--weather crashes|failing|full|rot]";
 
 fn arguments() -> Option<Arguments> {
     let mut found = Arguments {
