@@ -18,7 +18,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::buf::Buf;
-use crate::error::{Damaged, ReadError, records_from};
+use crate::error::{Damaged, ReadError, Stopped, records_from};
 use crate::format::Place;
 use crate::format::entry::records_match;
 use crate::index::SectionRef;
@@ -128,6 +128,15 @@ impl Reads {
             });
         }
         parked.push(job);
+    }
+
+    /// The shard stopped: nothing comes any more for those who wait at a tail.
+    pub(crate) fn stop(&mut self, stopped: &Stopped, answers: &mut VecDeque<Answer>) {
+        let mut parked: Vec<u64> = self.parked.drain().flat_map(|(_, jobs)| jobs).collect();
+        parked.sort_unstable();
+        for job in parked.into_iter().filter_map(|id| self.jobs.remove(&id)) {
+            answers.push_back(Answer::other(job.request.reply, Err(stopped.clone().into())));
+        }
     }
 
     /// Queues a direct read.
@@ -245,8 +254,9 @@ impl Shard {
         }
         let job = self.reads.jobs.remove(&id).expect("it is being advanced");
         if job.request.wait {
-            // The shard ends: no record will come. Its reply says so when it is dropped.
-            return;
+            // The shard ends: no record will come.
+            let stopped = self.stopped.clone().unwrap_or_else(Stopped::closed);
+            return self.answer_now(Answer::other(job.request.reply, Err(stopped.into())));
         }
         let answer = ReadAnswer { first: next, next, earliest, sections: Vec::new() };
         self.answer_read_of(job.request.log, Answer::other(job.request.reply, Ok(answer)));
@@ -264,8 +274,14 @@ impl Shard {
 
     fn refuse_read(&mut self, id: u64, error: ReadError) {
         let job = self.reads.jobs.remove(&id).expect("it is being advanced");
-        // The refusal reveals a truncation or drop, which may not be durable yet.
-        self.answer(Answer::other(job.request.reply, Err(error)));
+        let dropped = matches!(error, ReadError::Dropped);
+        let answer = Answer::other(job.request.reply, Err(error));
+        if dropped {
+            // It reveals that the log is not there, which may not be durable yet.
+            self.answer(answer);
+        } else {
+            self.answer_read_of(job.request.log, answer);
+        }
     }
 
     /// The segment that holds a durable record of a log.

@@ -183,7 +183,7 @@ impl Shard {
         if std::mem::take(&mut self.walks.try_again) {
             self.retention_due = true;
         }
-        if !matches!(self.walks.carry, Carry::Writing(_)) {
+        if self.stopped.is_some() || !matches!(self.walks.carry, Carry::Writing(_)) {
             return;
         }
         let Carry::Writing(mut copies) = std::mem::take(&mut self.walks.carry) else {

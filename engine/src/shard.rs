@@ -350,6 +350,11 @@ impl Shard {
             Deferred::Answer(answer) if ordinal <= self.journal.durable_ordinal() => {
                 self.answers.push_back(answer);
             }
+            // What it reveals will never be durable.
+            Deferred::Answer(answer) if self.stopped.is_some() => {
+                let stopped = self.stopped.clone().expect("it was just looked at");
+                self.answers.push_back(answer.stopped(stopped));
+            }
             deferred => self.deferred.push_back((ordinal, deferred)),
         }
         self.release();
@@ -497,6 +502,7 @@ impl Shard {
             }
         }
         self.walks.stop(&stopped, &mut self.answers);
+        self.reads.stop(&stopped, &mut self.answers);
         if let Some(request) = self.held.take() {
             // Stopped shards refuse what writes, so nothing is held again.
             let held = self.serve(request, Now::default());

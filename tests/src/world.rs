@@ -343,6 +343,8 @@ impl World {
             if self.disk.under_way() > 0 {
                 self.complete_one();
             } else if !waits {
+                let left = self.reads.len();
+                assert!(!self.has_stopped() || left == 0, "{left} reads wait for nothing");
                 return self.check_parked();
             } else {
                 let timeout = self.shard.as_ref().and_then(Shard::poll_timeout);

@@ -1,7 +1,7 @@
 //! The input: files, read line by line as bytes, from any line on, as often as wanted.
 //!
-//! A line ends with `\n`, which is no part of it, or with its file. Nothing else is looked at: lines
-//! may be empty, and need not be UTF-8.
+//! A line ends with `\n`, which is no part of it, or with its file. Nothing else is looked at:
+//! lines may be empty, and need not be UTF-8.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -8,8 +8,8 @@
 //! worker: input -> text/lines -> processor text/words: state, text/results -> engine
 //! ```
 //!
-//! Run it with `cargo run --release --example exactly_once`; `-- --help` tells the options. Begin to
-//! read in `worker.rs`: that is all that an application needs.
+//! Run it with `cargo run --release --example exactly_once`; `-- --help` tells the options. Begin
+//! to read in `worker.rs`: that is all that an application needs.
 
 mod args;
 mod input;

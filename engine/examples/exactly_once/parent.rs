@@ -405,7 +405,7 @@ fn report(
     report.add("file_system", "file system", info.host.file_system.clone());
     let why_not = info.host.why_not.as_ref();
     let durable = why_not.map_or_else(|| yes(info.durable), |why| format!("NO: {why}"));
-    report.add("durable", "survives a power cut", durable);
+    report.add("durable", "durable, says the file system", durable);
     report
 }
 
