@@ -67,6 +67,7 @@ mod roll;
 mod load;
 mod read;
 mod owner;
+mod restore;
 mod retention;
 mod serve;
 #[doc(hidden)]

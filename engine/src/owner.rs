@@ -1,119 +1,30 @@
-//! Processors: owning one, restoring its state, committing.
+//! Processors: owning one, and committing.
 //!
 //! ```text
-//! open:    new epoch staged (older owners are fenced from here on) -> durable -> walk the chain
+//! open:    new epoch staged (older owners are fenced from here on) -> durable -> restore
 //! commit:  epoch, position and outputs checked -> checkpoint + outputs staged in one entry
-//! chain:   newest checkpoint with state -> the one before -> .. -> snapshot (or the first delta)
 //! ```
 //!
 //! First the epoch is durable, then the checkpoint is read: never the other way round. A commit
 //! states the position that it started from; what does not follow is refused here, and again when
-//! the journal is read back (`catalog`). How a chain is read is (F-13).
+//! the journal is read back (`catalog`).
 //!
-//! Not here: carrying chains out of segments that go (`retention`).
+//! Not here: reading the state back (`restore`), and carrying chains out of segments that go
+//! (`retention`).
 
-use std::collections::VecDeque;
-
-use bytes::{Bytes, BytesMut};
-use rustc_hash::FxHashMap;
+use bytes::Bytes;
 
 use crate::commit::Need;
-use crate::error::{AppendError, CommitError, Damaged, NoSpace, ProcessorError, Stopped};
-use crate::format::control::{
-    ChainLink, Checkpoint, CheckpointState, Control, Link, SourcePosition,
-};
-use crate::format::entry::Entry;
-use crate::io::Completion;
-use crate::limits::{DELTA_BYTES_DUE, DELTAS_DUE, KIB};
+use crate::error::{AppendError, CommitError, NoSpace, ProcessorError};
+use crate::format::control::{Checkpoint, CheckpointState, Control, SourcePosition};
+use crate::limits::{DELTA_BYTES_DUE, DELTAS_DUE};
 use crate::name::group_of;
-use crate::position::{Epoch, LogId, ReaderId, SegmentId};
-use crate::recover::control_records;
+use crate::position::{Epoch, LogId, ReaderId};
 use crate::reply::Reply;
 use crate::request::{Answer, CommitRequest, Committed, NewState, Request, Restored};
-use crate::retention::Carry;
+use crate::restore::WalkFor;
 use crate::serve::{Admit, Class, need_of};
-use crate::shard::{Deferred, Purpose, Shard};
-
-/// The first read of an entry: most control sections end before this.
-const PROBE_SIZE: u64 = 64 * KIB as u64;
-
-/// One element of a state chain, as it was read.
-pub(crate) struct ChainItem {
-    pub(crate) checkpoint: Checkpoint,
-    /// The parts of a snapshot.
-    pub(crate) parts: Vec<Bytes>,
-}
-
-/// Why a chain is read.
-pub(crate) enum WalkFor {
-    Restore(Reply<Restored, ProcessorError>),
-    /// To be carried forward.
-    Carry,
-}
-
-/// A chain that is being read, newest first.
-pub(crate) struct Walk {
-    pub(crate) reader: ReaderId,
-    epoch: Epoch,
-    /// How often the chain had begun anew when the walk began.
-    pub(crate) chains: u64,
-    /// The segment that was active then.
-    pub(crate) active: SegmentId,
-    purpose: WalkFor,
-    /// The checkpoint to read next.
-    next: Option<ChainLink>,
-    /// From here down the chain had been carried elsewhere when the walk began. Copies that are
-    /// staged later are not on disk when they are met; segments do not go while a walk reads.
-    carried: Option<ChainLink>,
-    /// Parts of the snapshot in `items.last()` still to be read, in order.
-    parts: VecDeque<Link>,
-    /// The entry that is being read, and whether whole.
-    reading: Link,
-    whole: bool,
-    pub(crate) items: Vec<ChainItem>,
-}
-
-/// Chains that are being read.
-#[derive(Default)]
-pub(crate) struct Walks {
-    walks: FxHashMap<u64, Walk>,
-    next: u64,
-    /// The chain that is carried forward.
-    pub(crate) carry: Carry,
-    /// Segments that nothing needs, whose files wait for reads to end.
-    pub(crate) freed: Vec<SegmentId>,
-    /// Freeing a segment could not be staged.
-    pub(crate) try_again: bool,
-}
-
-impl Walks {
-    /// The shard stopped: whoever waits for its epoch to be durable is told so.
-    pub(crate) fn stop(&mut self, stopped: &Stopped, answers: &mut VecDeque<Answer>) {
-        // What was begun goes on: the chain that it reads is durable.
-        let waiting: Vec<_> = self.walks.iter().filter(|(_, walk)| !walk.has_begun()).collect();
-        let mut ids: Vec<u64> = waiting.into_iter().map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        for id in ids {
-            let walk = self.walks.remove(&id).expect("it was just seen");
-            if let WalkFor::Restore(reply) = walk.purpose {
-                answers.push_back(Answer::other(reply, Err(stopped.clone().into())));
-            }
-        }
-    }
-}
-
-impl Walks {
-    /// Whether any chain is being read, or about to be.
-    pub(crate) fn are_under_way(&self) -> bool {
-        !self.walks.is_empty()
-    }
-}
-
-impl Walk {
-    fn has_begun(&self) -> bool {
-        self.reading.segment.0 != 0 || !self.items.is_empty()
-    }
-}
+use crate::shard::{Deferred, Shard};
 
 impl Shard {
     pub(crate) fn open_reader(
@@ -368,213 +279,6 @@ impl Shard {
             return Err(CommitError::TooLarge { len, max });
         }
         Ok((control, need))
-    }
-
-    /// A walk down the chain of a processor; it begins with [`begin_walk`](Self::begin_walk).
-    pub(crate) fn add_walk(&mut self, reader: ReaderId, purpose: WalkFor) -> u64 {
-        let state = self.catalog.reader(reader).expect("the caller found it");
-        let id = self.walks.next;
-        self.walks.next += 1;
-        let nowhere = Link { segment: SegmentId(0), offset: 0, index: 0 };
-        let walk = Walk {
-            reader,
-            epoch: state.stored.epoch,
-            chains: state.chains,
-            active: self.journal.active().map_or(SegmentId(0), |active| active.segment),
-            purpose,
-            next: state.stored.head,
-            carried: state.stored.carried,
-            parts: VecDeque::new(),
-            reading: nowhere,
-            whole: false,
-            items: Vec::new(),
-        };
-        self.walks.walks.insert(id, walk);
-        id
-    }
-
-    /// Reads the newest checkpoint. Everything staged before the walk was added is durable now, so
-    /// the chain from the head of that time is.
-    pub(crate) fn begin_walk(&mut self, id: u64) {
-        if self.walks.walks.contains_key(&id) {
-            self.advance_walk(id);
-        }
-    }
-
-    fn advance_walk(&mut self, id: u64) {
-        loop {
-            let walk = self.walks.walks.get_mut(&id).expect("it is being advanced");
-            let link = match (walk.parts.front(), walk.next) {
-                (Some(part), _) => *part,
-                (None, Some(next)) => {
-                    let moved = walk.carried.filter(|carried| carried.number == next.number);
-                    moved.unwrap_or(next).link
-                }
-                (None, None) => return self.finish_walk(id),
-            };
-            walk.reading = link;
-            walk.whole = false;
-            let Some(bytes) = self.tail.get(link.segment, link.offset).cloned() else {
-                let offset = link.offset.into();
-                return self.reads.enqueue(Purpose::Walk(id), link.segment, offset, PROBE_SIZE);
-            };
-            if !self.walk_bytes(id, &bytes, true) {
-                return;
-            }
-        }
-    }
-
-    /// An entry of the chain was read.
-    pub(crate) fn walk_read(&mut self, id: u64, done: Completion) {
-        let Some(walk) = self.walks.walks.get(&id) else {
-            unreachable!("a walk that reads is kept")
-        };
-        self.reads.used(walk.reading.segment);
-        let whole = walk.whole;
-        match done.result {
-            Ok(count) => {
-                let mut bytes = done.buf.expect("a read gives its buffer back").freeze();
-                bytes.truncate(count as usize);
-                if self.walk_bytes(id, &bytes, whole) {
-                    self.advance_walk(id);
-                }
-            }
-            Err(error) => self.fail_walk(id, ProcessorError::Io(error)),
-        }
-    }
-
-    /// Takes the record out of its entry; `false` if the walk does not go on from here.
-    fn walk_bytes(&mut self, id: u64, bytes: &Bytes, whole: bool) -> bool {
-        let walk = self.walks.walks.get_mut(&id).expect("it is being advanced");
-        let link = walk.reading;
-        let place = self.config.place(link.segment);
-        let place = crate::format::Place { offset: link.offset, ..place };
-        let entry = Entry::parse(bytes).filter(|entry| entry.stands_at(&place));
-        let control = entry.as_ref().and_then(|entry| entry.control());
-        let end = control.map(|head| head.offset as usize + head.len as usize);
-        if !whole && end.is_none_or(|end| end > bytes.len()) {
-            walk.whole = true;
-            let (segment, offset) = (link.segment, link.offset.into());
-            let len = self.journal.entry_size_max().into();
-            self.reads.enqueue(Purpose::Walk(id), segment, offset, len);
-            return false;
-        }
-        let found = match (&entry, control, end) {
-            (Some(entry), Some(head), Some(end)) if end <= bytes.len() => {
-                let part = &bytes[head.offset as usize..end];
-                head.matches(&entry.head.place, part).then(|| control_records(entry, bytes))
-            }
-            _ => None,
-        };
-        let records = found.flatten();
-        let record = records.and_then(|records| records.into_iter().nth(link.index as usize));
-        let taken = record.is_some_and(|record| self.take_chain_record(id, record));
-        if !taken {
-            let damage = self.chain_damage(id, link);
-            self.fail_walk(id, ProcessorError::Damaged(damage));
-        }
-        taken
-    }
-
-    /// Adds what was read to the chain; `false` if it is not what the link promised.
-    fn take_chain_record(&mut self, id: u64, record: Control) -> bool {
-        let walk = self.walks.walks.get_mut(&id).expect("it is being advanced");
-        if walk.parts.pop_front().is_some() {
-            let Control::SnapshotPart { reader, bytes } = record else { return false };
-            walk.items.last_mut().expect("a snapshot has parts").parts.push(bytes);
-            return reader == walk.reader;
-        }
-        let expected = walk.next.expect("a checkpoint was read").number;
-        let Control::Checkpoint(checkpoint) = record else { return false };
-        if checkpoint.reader != walk.reader || checkpoint.number != expected {
-            return false;
-        }
-        walk.next = checkpoint.previous;
-        let follows = |previous: ChainLink| previous.number < expected;
-        let ok = match &checkpoint.state {
-            CheckpointState::None => false,
-            CheckpointState::Delta(_) => checkpoint.previous.is_none_or(follows),
-            CheckpointState::Snapshot { parts, .. } => {
-                walk.parts = parts.iter().copied().collect();
-                checkpoint.previous.is_none()
-            }
-        };
-        walk.items.push(ChainItem { checkpoint, parts: Vec::new() });
-        ok
-    }
-
-    fn chain_damage(&self, id: u64, link: Link) -> Damaged {
-        let walk = &self.walks.walks[&id];
-        let name = self.catalog.reader(walk.reader).map(|state| state.stored.name.as_str());
-        Damaged {
-            shard: self.config.shard,
-            segment: link.segment,
-            offset: link.offset.into(),
-            what: "the checkpoint that should stand there is not valid",
-            at_risk: format!("the state of processor {:?}", name.unwrap_or_default()),
-        }
-    }
-
-    fn fail_walk(&mut self, id: u64, error: ProcessorError) {
-        let walk = self.walks.walks.remove(&id).expect("it is being advanced");
-        // Its segments may have gone with the processor, or with the state of an older owner.
-        let newer = self.catalog.reader(walk.reader).map_or(walk.epoch, |r| r.stored.epoch);
-        let gone = self.catalog.reader(walk.reader).is_none() || newer != walk.epoch;
-        let error = if gone { ProcessorError::Fenced { newer } } else { error };
-        match walk.purpose {
-            WalkFor::Restore(reply) => {
-                // Segments could not go while it read.
-                self.retention_due = true;
-                self.answer(Answer::other(reply, Err(error)));
-            }
-            WalkFor::Carry => {
-                tracing::warn!(shard = self.config.shard.get(), %error,
-                    "a processor's state cannot be carried forward; its segment is kept");
-                self.carry_failed();
-            }
-        }
-    }
-
-    fn finish_walk(&mut self, id: u64) {
-        let walk = self.walks.walks.remove(&id).expect("it is being advanced");
-        self.retention_due = true;
-        let (reply, mut walk) = match walk {
-            Walk { purpose: WalkFor::Restore(reply), .. } => {
-                (reply, Walk { purpose: WalkFor::Carry, ..walk })
-            }
-            walk => return self.carry(walk),
-        };
-        let state = self.catalog.reader(walk.reader);
-        let stored = match state.map(|state| &state.stored) {
-            Some(stored) if stored.epoch == walk.epoch => stored,
-            stored => {
-                let newer = stored.map_or(walk.epoch, |stored| stored.epoch);
-                let error = ProcessorError::Fenced { newer };
-                return self.answer(Answer::other(reply, Err(error)));
-            }
-        };
-        let mut restored = Restored {
-            reader: walk.reader,
-            epoch: walk.epoch,
-            positions: stored.sources.clone(),
-            snapshot: None,
-            deltas: Vec::with_capacity(walk.items.len()),
-            commits: stored.number,
-        };
-        walk.items.reverse();
-        for item in walk.items {
-            match item.checkpoint.state {
-                CheckpointState::None => unreachable!("it is not part of a chain"),
-                CheckpointState::Delta(bytes) => restored.deltas.push(bytes),
-                CheckpointState::Snapshot { last, .. } => {
-                    let mut whole = BytesMut::new();
-                    item.parts.iter().for_each(|part| whole.extend_from_slice(part));
-                    whole.extend_from_slice(&last);
-                    restored.snapshot = Some(whole.freeze());
-                }
-            }
-        }
-        self.answer_now(Answer::other(reply, Ok(restored)));
     }
 }
 

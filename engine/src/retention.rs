@@ -19,8 +19,8 @@ use crate::commit::Need;
 use crate::format::control::{ChainLink, Checkpoint, CheckpointState, Control, Link};
 use crate::io::OpKind;
 use crate::load::Waiter;
-use crate::owner::{Walk, WalkFor};
 use crate::position::{ReaderId, SegmentId, Sequence};
+use crate::restore::{Walk, WalkFor};
 use crate::serve::{Admit, Class};
 use crate::shard::{Deferred, Purpose, Shard};
 

@@ -27,13 +27,13 @@ use crate::format::{EngineId, Place};
 use crate::index::{IndexCache, SectionRef, SegmentIndex};
 use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
 use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, READS_IN_FLIGHT_MAX};
-use crate::owner::Walks;
 use crate::position::{SegmentId, ShardId};
 use crate::read::{Reads, TailCache};
 use crate::recover::{Ended, Identity, Progress, Recovered, Recovery};
 use crate::reply::Reply;
 pub use crate::request::Answer;
 use crate::request::{Request, ShardStats};
+use crate::restore::Walks;
 use crate::roll::{Roll, Spares};
 use crate::sync::{SyncMethod, SyncPolicy};
 

@@ -44,30 +44,36 @@ impl World {
         Ok(())
     }
 
-    /// Carries a request out, alone; strikes off the states that would answer otherwise.
+    /// As [`answer_to`](Self::answer_to); strikes off the states that would answer otherwise.
     fn look(&mut self, effect: Effect) -> Result<Outcome, Crashed> {
-        let (request, mut waiting) = request_of(&effect);
-        self.make(request)?;
-        let outcome = loop {
-            self.pump();
-            if let Some((outcome, _)) = waiting.poll() {
-                break outcome;
-            }
-            if let Err(crashed) = self.tick() {
-                // It may have happened.
-                let before = self.bases.clone();
-                self.bases.iter_mut().for_each(|state| drop(state.apply(&effect)));
-                self.bases.extend(before);
-                return Err(crashed);
-            }
-        };
+        let answer = self.answer_to(&effect);
+        if answer.is_err() {
+            // It may have happened.
+            let before = self.bases.clone();
+            self.bases.iter_mut().for_each(|state| drop(state.apply(&effect)));
+            self.bases.extend(before);
+        }
+        let outcome = answer?;
         let before = self.bases.clone();
         self.bases.retain_mut(|state| state.apply(&effect) == outcome);
         self.explain(&before, |state| format!("{:?}", state.clone().apply(&effect)), &outcome);
         Ok(outcome)
     }
 
-    fn make(&mut self, request: Request) -> Result<(), Crashed> {
+    /// Carries a request out, alone.
+    pub(crate) fn answer_to(&mut self, effect: &Effect) -> Result<Outcome, Crashed> {
+        let (request, mut waiting) = request_of(effect);
+        self.make(request)?;
+        loop {
+            self.pump();
+            if let Some((outcome, _)) = waiting.poll() {
+                return Ok(outcome);
+            }
+            self.tick()?;
+        }
+    }
+
+    pub(crate) fn make(&mut self, request: Request) -> Result<(), Crashed> {
         self.pump();
         while !self.wants_requests() {
             self.tick()?;

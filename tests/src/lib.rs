@@ -14,6 +14,7 @@ pub mod coverage;
 pub mod model;
 pub mod reading;
 pub mod rng;
+pub mod rot;
 pub mod runner;
 pub mod sim_disk;
 pub mod sim_file;

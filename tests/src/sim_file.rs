@@ -137,11 +137,12 @@ impl SimFile {
         fates
     }
 
-    /// A write failed, or its process was killed: reads see some of it.
+    /// A write failed, or its process was killed: some of it is there, all of it if reads saw it.
     pub fn write_in_part(&mut self, offset: usize, bytes: &[u8], done_at: u64, rng: &mut Rng) {
         let (_, kept) = draw(bytes.len(), rng);
+        let seen = self.live[offset..offset + bytes.len()] == *bytes;
         for (sector, part) in bytes.chunks(SECTOR).enumerate() {
-            if kept(sector) {
+            if seen || kept(sector) {
                 self.written(offset + sector * SECTOR, part, done_at);
             }
         }
@@ -150,13 +151,7 @@ impl SimFile {
     /// The process was killed: what reads see stays, and a sync of the next process covers it.
     pub fn kill(&mut self, in_flight: &[(usize, Vec<u8>)], rng: &mut Rng) {
         for (offset, bytes) in in_flight {
-            // Reads may have seen it already; then it is still there.
-            let seen = self.live[*offset..*offset + bytes.len()] == bytes[..];
-            if seen {
-                self.written(*offset, bytes, 0);
-            } else {
-                self.write_in_part(*offset, bytes, 0, rng);
-            }
+            self.write_in_part(*offset, bytes, 0, rng);
         }
         for write in &mut self.unsynced {
             write.done_at = 0;

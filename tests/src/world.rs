@@ -78,6 +78,7 @@ pub(crate) struct Asked {
 }
 
 /// The process ended while something was under way.
+#[derive(Debug)]
 pub(crate) struct Crashed;
 
 /// See the module's head.
@@ -146,17 +147,26 @@ impl World {
             self.end_process();
             self.reopen();
         }
+        if self.weather.rot {
+            return self.rot_away();
+        }
         self.close();
         self.reopen();
     }
 
-    fn episode(&mut self) {
+    pub(crate) fn episode(&mut self) {
         self.disk.faults.write = self.weather.failing;
         self.disk.faults.sync = self.weather.failing;
+        let fills = self.weather.full && self.rng.one_in(2);
         for _ in 0..self.rng.between(1, self.weather.steps_max) {
+            if fills && self.rng.one_in(60) {
+                self.disk.faults.full = !self.disk.faults.full;
+                self.note(|w| format!("disk full: {}", w.disk.faults.full));
+            }
             self.step();
         }
-        if self.rng.one_in(3) || self.disk.faults.full {
+        // The model cannot know which requests without an answer found no room.
+        if fills || self.rng.one_in(3) {
             self.drain();
         }
         self.disk.faults = Default::default();
@@ -164,10 +174,6 @@ impl World {
 
     /// One thing happens.
     fn step(&mut self) {
-        if self.weather.full && self.rng.one_in(60) {
-            self.disk.faults.full = !self.disk.faults.full;
-            self.note(|w| format!("disk full: {}", w.disk.faults.full));
-        }
         self.pass_time(300);
         match self.rng.below(10) {
             0..5 => self.complete_one(),
@@ -425,7 +431,7 @@ impl World {
     }
 
     /// A clean end: everything is answered, the next process goes on.
-    fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.note(|_| "close".to_owned());
         while !self.wants_requests() {
             self.pump();
@@ -460,13 +466,13 @@ impl World {
 
     /// Opens, and looks whether everything is there; crashes meanwhile, several times.
     fn reopen(&mut self) {
-        if self.weather.rot && self.rng.one_in(2) {
-            let place = self.disk.rot(&mut self.rng);
-            self.note(|_| format!("rot {place:?}"));
-        }
         loop {
             self.crash_in = self.rng.one_in(3).then(|| self.rng.below(40));
-            if self.open_once().and_then(|()| self.audit()).is_ok() {
+            let opened = self.open_once().map(|opened| {
+                // An ordinary crash always opens.
+                opened.unwrap_or_else(|error| panic!("the shard could not be opened: {error}"));
+            });
+            if opened.and_then(|()| self.audit()).is_ok() {
                 return;
             }
             self.coverage.recoveries_crashed += 1;
@@ -474,7 +480,7 @@ impl World {
         }
     }
 
-    fn open_once(&mut self) -> Result<(), Crashed> {
+    pub(crate) fn open_once(&mut self) -> Result<Result<(), OpenError>, Crashed> {
         let found = self.disk.found();
         self.note(|_| format!("open {found:?}"));
         self.config.begun = self.disk.has_begun();
@@ -485,15 +491,11 @@ impl World {
             match opened {
                 None => self.tick()?,
                 Some(Ok(())) => break,
-                Some(Err(error)) => self.refused(&error),
+                Some(Err(error)) => return Ok(Err(error)),
             }
         }
         self.crash_in = self.crash_in.or_else(|| self.rng.one_in(4).then(|| self.rng.below(60)));
-        Ok(())
-    }
-
-    fn refused(&mut self, error: &OpenError) {
-        panic!("the shard could not be opened: {error}");
+        Ok(Ok(()))
     }
 
     /// A completion, or a crash in the middle of opening.
