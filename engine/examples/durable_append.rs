@@ -208,16 +208,15 @@ fn fill(log: &Log, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn run_tasks<F: Future<Output = Vec<f64>> + 'static>(
+fn run_tasks<F: Future<Output = Vec<f64>> + Send + 'static>(
     count: usize,
     mut task: impl FnMut(Instant) -> F,
 ) -> Result<(Vec<f64>, Duration)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let local = tokio::task::LocalSet::new();
     let begin = Instant::now();
     let mut latencies = Vec::new();
-    local.block_on(&runtime, async {
-        let tasks: Vec<_> = (0..count).map(|_| tokio::task::spawn_local(task(begin))).collect();
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..count).map(|_| runtime.spawn(task(begin))).collect();
         for task in tasks {
             latencies.extend(task.await.expect("no task panics"));
         }

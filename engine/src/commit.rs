@@ -351,6 +351,10 @@ impl Journal {
         if self.open.is_empty() || !self.has_slot() {
             return None;
         }
+        if self.policy.choose(now.mono_us) != self.method && !self.in_flight.is_empty() {
+            // The method changes once everything in flight is durable.
+            return None;
+        }
         Some(self.seal(Flags::DATA, now))
     }
 

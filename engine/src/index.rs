@@ -90,18 +90,34 @@ impl LogSpan {
 pub struct SegmentIndex {
     logs: FxHashMap<LogId, LogSpan>,
     sections: usize,
+    /// Parts of the segment were damaged when it was read: what stood there is missing here.
+    holes: bool,
 }
 
 impl SegmentIndex {
     /// An index that knows where each log stood when the segment began.
     pub fn begin(starts: impl IntoIterator<Item = (LogId, Sequence)>) -> Self {
         let span = |(log, start)| (log, LogSpan { start, sections: Vec::new() });
-        Self { logs: starts.into_iter().map(span).collect(), sections: 0 }
+        Self { logs: starts.into_iter().map(span).collect(), sections: 0, holes: false }
+    }
+
+    /// Parts of the segment are damaged. Such an index gets no side file.
+    pub fn set_holes(&mut self) {
+        self.holes = true;
+    }
+
+    /// Whether parts of the segment are damaged, so that records may be missing here.
+    #[must_use]
+    pub fn has_holes(&self) -> bool {
+        self.holes
     }
 
     /// Adds a section of an entry, the next of its log.
     pub fn add(&mut self, log: LogId, section: SectionRef) {
-        self.logs.entry(log).or_default().sections.push(section);
+        // A log that is not known was created in this segment, unless its manifest row is damaged.
+        let start = if self.holes { section.first } else { Sequence::FIRST };
+        let span = || LogSpan { start, sections: Vec::new() };
+        self.logs.entry(log).or_insert_with(span).sections.push(section);
         self.sections += 1;
     }
 

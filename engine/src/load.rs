@@ -42,6 +42,7 @@ struct Rebuild {
     scan: Option<Scan>,
     starts: Vec<(LogId, Sequence)>,
     index: Option<SegmentIndex>,
+    holes: bool,
 }
 
 impl Shard {
@@ -67,7 +68,8 @@ impl Shard {
     fn start_rebuild(&mut self, segment: SegmentId) {
         let end = self.catalog.segment(segment).expect("only sealed segments are loaded").end;
         let load = self.reads.loads.get_mut(&segment).expect("it is being loaded");
-        load.rebuild = Some(Rebuild { end, read: 0, scan: None, starts: Vec::new(), index: None });
+        let (scan, starts, index) = (None, Vec::new(), None);
+        load.rebuild = Some(Rebuild { end, read: 0, scan, starts, index, holes: false });
         self.read_chunk(segment);
     }
 
@@ -121,8 +123,14 @@ impl Shard {
             match scan.next(last) {
                 Step::Entry(entry, bytes) => {
                     if !entry.head.flags.has(Flags::MANIFEST) {
-                        let starts = &mut rebuild.starts;
-                        let begin = || SegmentIndex::begin(starts.drain(..));
+                        let (starts, holes) = (&mut rebuild.starts, rebuild.holes);
+                        let begin = || {
+                            let mut index = SegmentIndex::begin(starts.drain(..));
+                            if holes {
+                                index.set_holes();
+                            }
+                            index
+                        };
                         rebuild.index.get_or_insert_with(begin).add_entry(&entry);
                         continue;
                     }
@@ -132,19 +140,28 @@ impl Shard {
                         _ => None,
                     }));
                 }
-                Step::Hole if scan.skip_hole() => {}
-                Step::Hole | Step::More => break,
+                Step::Hole if u64::from(scan.place().offset) >= rebuild.end => break,
+                Step::Hole => {
+                    rebuild.holes = true;
+                    if !scan.skip_hole() {
+                        break;
+                    }
+                }
+                Step::More => break,
             }
         }
         if !last {
             return self.read_chunk(segment);
         }
         let starts = std::mem::take(&mut rebuild.starts);
-        let index = rebuild.index.take().unwrap_or_else(|| SegmentIndex::begin(starts));
-        self.queue.push_back((
-            Purpose::Background("writing an index"),
-            OpKind::WriteSide { segment, side: Side::Index, bytes: index.encode(&place) },
-        ));
+        let mut index = rebuild.index.take().unwrap_or_else(|| SegmentIndex::begin(starts));
+        if rebuild.holes {
+            index.set_holes();
+        } else {
+            let bytes = index.encode(&place);
+            let write = OpKind::WriteSide { segment, side: Side::Index, bytes };
+            self.queue.push_back((Purpose::Background("writing an index"), write));
+        }
         self.loaded(segment, index);
     }
 

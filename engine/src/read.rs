@@ -222,7 +222,11 @@ impl Shard {
             At::Dlsn(dlsn) => match self.locate(log, dlsn) {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => return self.wait_or_answer(id, durable_next, first),
-                Err(segment) => return self.load(segment, Waiter::Read(id)),
+                Err(Where::Load(segment)) => return self.load(segment, Waiter::Read(id)),
+                Err(Where::Segment(_) | Where::Missing) => {
+                    let damage = self.missing(log, first);
+                    return self.refuse_read(id, ReadError::Damaged { log, damage });
+                }
             },
         };
         if sequence < first && at != At::Earliest {
@@ -324,13 +328,20 @@ impl Shard {
     }
 
     /// The sequence at a position, or of the first record after it; `None` if there is none yet.
-    fn locate(&mut self, log: LogId, dlsn: Dlsn) -> Result<Option<Sequence>, SegmentId> {
+    fn locate(&mut self, log: LogId, dlsn: Dlsn) -> Result<Option<Sequence>, Where> {
         let newest = self.newest();
         let sealed = self.catalog.segments().filter(|s| !s.freed);
         let segment = sealed.map(|s| s.segment).find(|segment| *segment >= dlsn.segment());
+        let mut holes = false;
         let (span, segment) = match segment {
             Some(segment) => {
-                let Some(index) = self.cache.get(segment) else { return Err(segment) };
+                let Some(index) = self.cache.get(segment) else {
+                    return Err(Where::Load(segment));
+                };
+                holes = index.has_holes();
+                if holes && index.log(log).is_none() {
+                    return Err(Where::Missing);
+                }
                 (index.log(log), segment)
             }
             None => match newest.filter(|newest| *newest >= dlsn.segment()) {
@@ -347,7 +358,14 @@ impl Shard {
             Some(section) if section.entry == dlsn.entry() => {
                 Some(section.first.after(dlsn.slot().min(section.count).into()))
             }
-            Some(section) => Some(section.first),
+            Some(section) => {
+                let before = index.checked_sub(1).map(|before| span.sections[before].end());
+                if holes && before != Some(section.first) {
+                    // What is missing between them is not skipped silently.
+                    return Err(Where::Missing);
+                }
+                Some(section.first)
+            }
             None if Some(segment) == newest => None,
             None => Some(span.end()),
         })

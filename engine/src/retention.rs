@@ -83,9 +83,9 @@ impl Shard {
             self.load(oldest, Waiter::Retention);
             return false;
         };
-        let needed = index
-            .logs()
-            .any(|(log, end)| self.catalog.log(log).is_some_and(|state| state.first < end));
+        let lives = |(log, end)| self.catalog.log(log).is_some_and(|state| state.first < end);
+        // Damaged records are not given up: a copy of the file may have them.
+        let needed = index.has_holes() || index.logs().any(lives);
         if needed {
             return false;
         }

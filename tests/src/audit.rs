@@ -11,7 +11,7 @@
 
 use oncelog::Sequence;
 use oncelog::reply::pair;
-use oncelog::request::{At, ReadRequest, Request};
+use oncelog::request::{At, OpenMode, ReadRequest, Request};
 
 use crate::asking::{request_of, take};
 use crate::clients::Owner;
@@ -38,9 +38,23 @@ impl World {
                 self.clients.owners.push(Owner::new(&owner));
             }
         }
+        if self.bases.iter().any(|state| state.counters() != self.bases[0].counters()) {
+            self.look_for_numbers()?;
+        }
         self.bases.truncate(1);
         self.clients.reopened(&self.bases[0]);
         self.note(|_| "audited".to_owned());
+        Ok(())
+    }
+
+    /// Something may have been made and dropped again: the next number tells.
+    fn look_for_numbers(&mut self) -> Result<(), Crashed> {
+        let (log, reader) = ("g/new".to_owned(), "g/new".to_owned());
+        self.look(Effect::OpenLog(log.clone(), OpenMode::Create))?;
+        let sources = vec![log.clone()];
+        self.look(Effect::OpenReader { name: reader.clone(), sources, change: false })?;
+        self.look(Effect::DropReader(reader))?;
+        self.look(Effect::DropLog(log))?;
         Ok(())
     }
 

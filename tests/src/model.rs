@@ -250,6 +250,12 @@ impl State {
         }
     }
 
+    /// The next numbers of a log, a processor and an owner.
+    #[must_use]
+    pub fn counters(&self) -> (u64, u64, u64) {
+        (self.next_log, self.next_reader, self.next_epoch)
+    }
+
     /// The number of a log.
     #[must_use]
     pub fn log_named(&self, name: &str) -> Option<LogId> {

@@ -111,7 +111,9 @@ impl World {
                     for read in &records {
                         let at = usize::try_from(read.sequence).expect("small numbers");
                         let fits = self.bases.iter().any(|state| {
-                            let record = state.logs.get(&log).and_then(|log| log.records.get(at));
+                            // The drop may have been lost in the blind spot.
+                            let had = state.logs.get(&log).or_else(|| state.dropped.get(&log));
+                            let record = had.and_then(|log| log.records.get(at));
                             record.is_some_and(|record| same(read, record).is_ok())
                         });
                         assert!(fits, "log {log}: other bytes at {at}");

@@ -212,7 +212,12 @@ impl SimDisk {
 
     /// These bytes were acknowledged as durable: they are never written again.
     fn settle(&mut self, segment: SegmentId, range: Range<usize>) {
-        let blocks = range.step_by(BLOCK_SIZE as usize).map(|offset| offset as u64);
+        let block = BLOCK_SIZE as usize;
+        if !range.start.is_multiple_of(block) {
+            // A torn write that a later process made durable.
+            return;
+        }
+        let blocks = range.step_by(block).map(|offset| offset as u64);
         self.settled.entry(segment).or_default().extend(blocks);
     }
 
@@ -241,6 +246,9 @@ impl SimDisk {
             OpKind::Shorten { segment, len } => {
                 let file = self.segments.get_mut(&segment).expect("shortened but not there");
                 file.shorten(to_usize(len));
+                if let Some(blocks) = self.settled.get_mut(&segment) {
+                    drop(blocks.split_off(&len));
+                }
             }
             OpKind::Begin => self.begun = true,
             OpKind::WriteSide { segment, side, bytes } => {
