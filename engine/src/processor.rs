@@ -247,6 +247,7 @@ impl Processor {
     /// The next records of one of the sources; waits until there are some. Sources take turns.
     ///
     /// Dropped before it is ready, no record is lost: the next call gives them.
+    #[expect(clippy::should_implement_trait, reason = "the word of async streams; it can fail")]
     pub fn next(&mut self) -> Operation<'_, Result<Input, ReadError>> {
         Operation::new(poll_fn(|cx| self.poll_next(cx)))
     }

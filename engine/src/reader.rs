@@ -213,6 +213,7 @@ impl Reader {
     ///
     /// The result is an error if records were truncated, damaged, or the log was dropped; the
     /// position stays.
+    #[expect(clippy::should_implement_trait, reason = "the word of async streams; it can fail")]
     pub fn next(&mut self) -> Operation<'_, Result<Records, ReadError>> {
         Operation::new(poll_fn(|cx| self.poll(true, cx)))
     }

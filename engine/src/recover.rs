@@ -302,7 +302,8 @@ impl Recovery {
         let window = u64::from(header.entries_in_flight_max) * u64::from(header.entry_size_max);
         let enough = u64::from(scan.place().offset) + window <= scan.fed();
         candidate.scan = Some(scan);
-        if !last && !(hole && enough) {
+        let known = hole && enough;
+        if !last && !known {
             return Ok(Some(self.read_more()));
         }
         if candidate.catalog.is_none() {

@@ -54,6 +54,8 @@ coverage! {
     segments_begun,
     /// Of them, those that follow a seal.
     seals,
+    /// Syncs, each of several writes or one.
+    syncs,
     /// Idle watermarks.
     watermarks,
     /// Files that were used again.
@@ -90,6 +92,8 @@ coverage! {
     no_space,
     /// Records read and compared.
     records_read,
+    /// Reads that failed because the disk did.
+    reads_failed,
     /// Reads that said that records are damaged.
     rot_seen,
     /// Openings that were refused because of damage.
@@ -117,6 +121,7 @@ impl Coverage {
             }
             kind => {
                 match kind {
+                    OpKind::Sync { .. } => self.syncs += 1,
                     OpKind::Recycle { .. } => self.recycled += 1,
                     OpKind::Shorten { .. } => self.shortened += 1,
                     OpKind::ReadSide { .. } => self.sides_read += 1,

@@ -213,7 +213,7 @@ impl SimDisk {
     /// These bytes were acknowledged as durable: they are never written again.
     fn settle(&mut self, segment: SegmentId, range: Range<usize>) {
         let block = BLOCK_SIZE as usize;
-        if !range.start.is_multiple_of(block) {
+        if !range.start.is_multiple_of(block) || !range.len().is_multiple_of(block) {
             // A torn write that a later process made durable.
             return;
         }

@@ -31,6 +31,8 @@ pub struct SimFile {
     live: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Unsynced>,
+    /// Reads may see what is not durable.
+    shown: bool,
 }
 
 /// What became of a write at a power cut.
@@ -48,7 +50,7 @@ impl SimFile {
     /// `size` zeros, durable.
     #[must_use]
     pub fn zeros(size: usize) -> Self {
-        Self { live: vec![0; size], durable: vec![0; size], unsynced: Vec::new() }
+        Self { live: vec![0; size], durable: vec![0; size], ..Self::default() }
     }
 
     /// What reads see.
@@ -60,6 +62,7 @@ impl SimFile {
     /// Reads see these bytes from now on; whether they survive is another matter.
     pub fn show(&mut self, offset: usize, bytes: &[u8]) {
         self.live[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.shown = true;
     }
 
     /// A plain write completed.
@@ -133,7 +136,9 @@ impl SimFile {
             }
             fates.push(fate);
         }
-        self.live.clone_from(&self.durable);
+        if std::mem::take(&mut self.shown) || !fates.is_empty() {
+            self.live.clone_from(&self.durable);
+        }
         fates
     }
 

@@ -15,7 +15,8 @@ fn options(dir: &Path) -> Options {
 
 /// Runs a test in a directory of its own for each way of doing I/O.
 fn for_each_way(test: impl Fn(&dyn Fn() -> Engine, &Path)) {
-    let ways: [(&str, fn(Options) -> Options); 4] = [
+    type Way = fn(Options) -> Options;
+    let ways: [(&str, Way); 4] = [
         ("ring", |options| options.io_mode(IoMode::Ring)),
         ("plain", |options| options.io_mode(IoMode::Plain)),
         ("fdatasync", |options| options.sync_method(SyncMethod::Fdatasync)),
