@@ -54,6 +54,8 @@ pub struct ReaderState {
     pub ended: bool,
     /// Parts of a snapshot that no commit has named yet, of the newest owner.
     pub parts: Vec<Link>,
+    /// The number of the commit that they are for.
+    pub parts_for: u64,
 }
 
 /// A shard's logs, processors and sealed segments.
@@ -181,6 +183,13 @@ impl Catalog {
         let max = manifest_size_max(segment_size) / 2;
         let size = self.manifest_size + more;
         if size <= max { Ok(()) } else { Err((size, max)) }
+    }
+
+    /// Whether a manifest has room for the segments that more data would need. The last tenth is for
+    /// what frees them.
+    #[must_use]
+    pub fn has_room_for_segments(&self, segment_size: u64) -> bool {
+        self.manifest_size <= manifest_size_max(segment_size) / 10 * 9
     }
 
     /// Records became durable.
@@ -380,10 +389,10 @@ impl Catalog {
                 stored.snapshot_bytes =
                     last.len() as u64 + parts.len() as u64 * u64::from(SNAPSHOT_PART_SIZE);
                 state.chains += 1;
-                state.parts.clear();
             }
         }
         stored.number = checkpoint.number;
+        state.parts.clear();
         for to in &checkpoint.to {
             let source = stored.sources.iter_mut().find(|source| source.log == to.log);
             source.expect("`from` was found among the sources").next = to.next;
@@ -410,7 +419,8 @@ impl Catalog {
         self.reader_names.insert(row.name.clone(), row.reader);
         self.manifest_size += Control::ManifestReader(row.clone()).size();
         let id = row.reader;
-        let state = ReaderState { stored: row, chains: 0, ended: false, parts: Vec::new() };
+        let state =
+            ReaderState { stored: row, chains: 0, ended: false, parts: Vec::new(), parts_for: 0 };
         assert!(self.readers.insert(id, state).is_none());
     }
 

@@ -12,6 +12,7 @@
 //! Not here: what a shard does with a request.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -60,8 +61,10 @@ impl Inner {
         shard_of(group, self.superblock.shard_count)
     }
 
+    /// The shards that were started: all of them, unless opening failed half-way.
     fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
-        (0..self.superblock.shard_count).map(ShardId::new)
+        let count = u16::try_from(self.shards.len()).expect("there are at most 256");
+        (0..count).map(ShardId::new)
     }
 
     async fn close(&self) -> Result<(), Stopped> {
@@ -72,22 +75,27 @@ impl Inner {
         }
         let mut result = Ok(());
         for answer in pending {
-            result = result.and(answer.await);
+            match answer.await {
+                // Closed already, or at the same time by someone else.
+                Err(stopped) if stopped.is_closed() => {}
+                answer => result = result.and(answer),
+            }
         }
-        self.join();
-        result
+        if self.join() { result } else { Err(Stopped::closed()) }
     }
 
-    /// Waits for the threads, unless this is one of them.
-    fn join(&self) {
+    /// Waits for the threads, unless this is one of them. `false` if one panicked.
+    fn join(&self) -> bool {
+        let mut sound = true;
         let here = std::thread::current().id();
         for shard in &self.shards {
             let mut thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(thread) = thread.take_if(|thread| thread.thread().id() != here) {
                 // A panic was said by its own hook, and whoever waited was answered.
-                let _ = thread.join();
+                sound &= thread.join().is_ok();
             }
         }
+        sound
     }
 }
 
@@ -99,7 +107,8 @@ impl Drop for Inner {
             thread.as_ref().is_some_and(|thread| thread.thread().id() == here)
         };
         if self.shards.iter().all(|shard| shard.inbox.is_closed()) {
-            return self.join();
+            self.join();
+            return;
         }
         if self.shards.iter().any(is_own) {
             // The last handle died in a waker that a shard ran: waiting here would be for ever.
@@ -352,14 +361,39 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
     let superblock = meta.superblock().clone();
     check_made(&options, &superblock)?;
     let files = Files::start(meta).map_err(|error| io_error("starting threads for", error))?;
+    let mut shards = Vec::new();
+    let started = start_shards(&options, &superblock, &host, direct, &lock, &files, &mut shards);
+    // If one could not be started, dropping this closes the others.
+    let inner = Arc::new(Inner { dir: dir.clone(), superblock, direct, host, shards });
+    for opened in started? {
+        opened.recv().map_err(|_| OpenError::Stopped(Stopped::closed()))??;
+    }
+    Ok(Engine(inner))
+}
+
+type Opened = Receiver<Result<(), OpenError>>;
+
+fn start_shards(
+    options: &Options,
+    superblock: &Superblock,
+    host: &Host,
+    direct: bool,
+    lock: &Arc<DirLock>,
+    files: &Files,
+    shards: &mut Vec<ShardHandle>,
+) -> Result<Vec<Opened>, OpenError> {
+    let dir = &options.dir;
+    let io_error = |what, source: std::io::Error| OpenError::Io {
+        what,
+        path: dir.clone(),
+        source: IoError::from(source),
+    };
     let fua = host.fua == Some(true) || host.write_back == Some(false);
     let sync_method = options.sync_method.or(fua.then_some(SyncMethod::Dsync));
-
-    let mut shards: Vec<ShardHandle> = Vec::new();
+    let cores = cores(options, host);
     let mut opening = Vec::new();
-    let cores = cores(&options, &host);
     for id in (0..superblock.shard_count).map(ShardId::new) {
-        let shard_dir = Arc::new(ShardDir::open(&dir, id, direct)?);
+        let shard_dir = Arc::new(ShardDir::open(dir, id, direct)?);
         let config = ShardConfig {
             engine: superblock.engine,
             shard: id,
@@ -373,7 +407,7 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
             inbox(options.inbox_size).map_err(|error| io_error("opening an eventfd for", error))?;
         let setup = Setup {
             dir: shard_dir,
-            lock: Arc::clone(&lock),
+            lock: Arc::clone(lock),
             files: files.clone(),
             inbox: inbox.clone(),
             outlet,
@@ -388,11 +422,7 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
         shards.push(ShardHandle { inbox, thread, runner: info, stats });
         opening.push(opened);
     }
-    let inner = Arc::new(Inner { dir, superblock, direct, host, shards });
-    for opened in opening {
-        opened.recv().map_err(|_| OpenError::Stopped(Stopped::closed()))??;
-    }
-    Ok(Engine(inner))
+    Ok(opening)
 }
 
 /// The processors for the shards, in turn. A thread that sleeps on the processor that takes the

@@ -37,6 +37,11 @@ impl Stopped {
         Self { why: Why::Closed }
     }
 
+    /// Whether it is an end that was asked for.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.why, Why::Closed)
+    }
+
     pub(crate) fn failed(shard: ShardId, what: &'static str, source: IoError) -> Self {
         Self { why: Why::Failed { shard, what, source } }
     }
@@ -58,7 +63,7 @@ pub struct Damaged {
     pub at_risk: String,
 }
 
-/// An engine could not be opened. Nothing on disk was changed, except as the variant says.
+/// An engine could not be opened. Nothing that was acknowledged was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -220,7 +225,10 @@ pub enum LogError {
 /// Reads, truncation, drops and commits of a position alone go on out of a reserve; appends go on
 /// by themselves once there is room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no room for another segment; truncate logs or free disk space, then try again")]
+#[error(
+    "there is no room for another segment, on the disk or in the manifest; truncate logs or free \
+     disk space, then try again"
+)]
 pub struct NoSpace;
 
 /// Records were not appended.
@@ -414,6 +422,16 @@ pub enum CommitError {
     /// An earlier commit of this processor failed.
     #[error("an earlier commit of this processor failed; open it again to restore its state")]
     Ended,
+    /// The commit before it did not come before it: it was refused, or waited for room in a full
+    /// inbox, or was dropped while it waited.
+    #[error(
+        "commit {number} of this processor came before the one that it follows; wait for each \
+         commit, or poll them in order, and open the processor again"
+    )]
+    Overtaken {
+        /// Its number.
+        number: u64,
+    },
     /// The position does not follow the last one, or lies beyond the log's end.
     #[error(
         "position {next} of log {log} does not follow: the checkpoint is at {stored}, the log's \

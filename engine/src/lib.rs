@@ -63,6 +63,7 @@ pub mod judge;
 pub mod recover;
 #[doc(hidden)]
 pub mod commit;
+mod tail;
 mod roll;
 mod load;
 mod read;
@@ -70,6 +71,7 @@ mod owner;
 mod restore;
 mod retention;
 mod serve;
+mod open;
 #[doc(hidden)]
 pub mod shard;
 #[doc(hidden)]

@@ -33,6 +33,8 @@ pub(crate) enum Waiter {
 pub(crate) struct Load {
     waiters: Vec<Waiter>,
     rebuild: Option<Rebuild>,
+    /// Only the segment itself will do.
+    distrusts_side: bool,
 }
 
 /// A segment that is being read to make its index.
@@ -51,7 +53,8 @@ impl Shard {
         if let Some(load) = self.reads.loads.get_mut(&segment) {
             return load.waiters.push(waiter);
         }
-        self.reads.loads.insert(segment, Load { waiters: vec![waiter], rebuild: None });
+        let load = Load { waiters: vec![waiter], rebuild: None, distrusts_side: false };
+        self.reads.loads.insert(segment, load);
         let kind = OpKind::ReadSide { segment, side: Side::Index };
         self.reads.queue_op(Purpose::LoadSide(segment), segment, kind);
     }
@@ -59,9 +62,12 @@ impl Shard {
     /// As [`load`](Self::load), but from the segment itself.
     pub(crate) fn rebuild(&mut self, segment: SegmentId, waiter: Waiter) {
         if let Some(load) = self.reads.loads.get_mut(&segment) {
+            // Its side file may be under way: it will not do.
+            load.distrusts_side = true;
             return load.waiters.push(waiter);
         }
-        self.reads.loads.insert(segment, Load { waiters: vec![waiter], rebuild: None });
+        let load = Load { waiters: vec![waiter], rebuild: None, distrusts_side: true };
+        self.reads.loads.insert(segment, load);
         self.start_rebuild(segment);
     }
 
@@ -85,7 +91,8 @@ impl Shard {
     pub(crate) fn side_read(&mut self, segment: SegmentId, done: Completion) {
         self.reads.used(segment);
         let place = self.config.place(segment);
-        let side = done.result.ok().and(done.side);
+        let trusts = !self.reads.loads[&segment].distrusts_side;
+        let side = done.result.ok().and(done.side).filter(|_| trusts);
         match side.and_then(|bytes| SegmentIndex::decode(bytes, &place)) {
             Some(index) => self.loaded(segment, index),
             None => self.start_rebuild(segment),
@@ -116,7 +123,7 @@ impl Shard {
             let (header, rest) = bytes.split_at(bytes.len().min(BLOCK_SIZE as usize));
             bytes = rest;
             let digest = SegmentHeader::decode(header).map_or(0, |(_, digest)| digest);
-            Scan::new(crate::format::Place { offset: BLOCK_SIZE, ..place }, digest)
+            Scan::new(crate::format::Place { offset: BLOCK_SIZE, ..place }, digest).of_tables()
         });
         scan.feed(bytes);
         loop {
@@ -134,7 +141,10 @@ impl Shard {
                         rebuild.index.get_or_insert_with(begin).add_entry(&entry);
                         continue;
                     }
-                    let rows = control_records(&entry, &bytes).unwrap_or_default();
+                    let rows =
+                        entry.sections_match(&bytes).then(|| control_records(&entry, &bytes));
+                    rebuild.holes |= rows.is_none();
+                    let rows = rows.flatten().unwrap_or_default();
                     rebuild.starts.extend(rows.iter().filter_map(|row| match row {
                         Control::ManifestLog(log) => Some((log.log, log.next)),
                         _ => None,

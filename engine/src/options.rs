@@ -150,7 +150,7 @@ impl Options {
     /// Opens the engine. Blocks until every shard's journal was read.
     ///
     /// # Errors
-    /// [`OpenError`]; then nothing on disk was changed.
+    /// [`OpenError`]; nothing that was acknowledged was changed.
     pub fn open(self) -> Result<Engine, OpenError> {
         engine::open(self)
     }

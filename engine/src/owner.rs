@@ -23,7 +23,7 @@ use crate::position::{Epoch, LogId, ReaderId};
 use crate::reply::Reply;
 use crate::request::{Answer, CommitRequest, Committed, NewState, Request, Restored};
 use crate::restore::WalkFor;
-use crate::serve::{Admit, Class, need_of};
+use crate::serve::{Admit, Class, need_of, need_of_control};
 use crate::shard::{Deferred, Shard};
 
 impl Shard {
@@ -45,12 +45,13 @@ impl Shard {
         let reader = known.unwrap_or(self.catalog.next_reader());
         let epoch = self.catalog.next_epoch();
         let control = Control::ReaderOpened { reader, epoch, sources: positions, name };
-        // A manifest's row of a processor has 84 bytes more than this record; a known one has its.
-        let (more, class) = match known {
-            Some(_) => (0, Class::Control),
-            None => (84, Class::Data),
+        // A manifest's row of a processor has 84 bytes more than this record. A known one has its row
+        // already: it is never kept out, unless it wants more sources.
+        let room = match known.map(|known| self.more_sources(known, &control)) {
+            Some(0) => Ok(self.admit(need_of_control(&control), Class::Position)),
+            Some(more) => self.room_for(&control, more, Class::Position),
+            None => self.room_for(&control, control.size() + 84, Class::Data),
         };
-        let room = self.room_for(&control, more, class);
         let Control::ReaderOpened { name, .. } = &control else { unreachable!() };
         match room {
             Err((size, max)) => {
@@ -71,6 +72,13 @@ impl Shard {
             }
         }
         None
+    }
+
+    /// Bytes by which the row of a known processor grows.
+    fn more_sources(&self, known: ReaderId, control: &Control) -> u64 {
+        let Control::ReaderOpened { sources, .. } = control else { unreachable!() };
+        let stored = &self.catalog.reader(known).expect("a named one is there").stored;
+        16 * sources.len().saturating_sub(stored.sources.len()) as u64
     }
 
     /// Where a processor with these sources begins.
@@ -148,6 +156,7 @@ impl Shard {
         &mut self,
         reader: ReaderId,
         epoch: Epoch,
+        number: u64,
         bytes: Bytes,
         reply: Reply<(), CommitError>,
     ) -> Option<Request> {
@@ -156,11 +165,10 @@ impl Shard {
             return None;
         }
         let control = Control::SnapshotPart { reader, bytes };
-        let need = Need { control: control.size(), sections: 0, records: 0 };
-        match self.admit(need, Class::Data) {
+        match self.admit(need_of_control(&control), Class::Data) {
             Admit::Hold => {
                 let Control::SnapshotPart { bytes, .. } = control else { unreachable!() };
-                return Some(Request::SnapshotPart { reader, epoch, bytes, reply });
+                return Some(Request::SnapshotPart { reader, epoch, number, bytes, reply });
             }
             Admit::NoSpace => {
                 self.end_owner(reader);
@@ -169,7 +177,13 @@ impl Shard {
             Admit::Yes => {
                 let link = self.journal.next_link();
                 self.stage(&control);
-                self.catalog.reader_mut(reader).expect("it was checked").parts.push(link);
+                let state = self.catalog.reader_mut(reader).expect("it was checked");
+                if state.parts_for != number {
+                    // Parts of a snapshot that was given up mean nothing.
+                    state.parts_for = number;
+                    state.parts.clear();
+                }
+                state.parts.push(link);
                 self.answer(Answer::other(reply, Ok(())));
             }
         }
@@ -205,7 +219,7 @@ impl Shard {
             }
         };
         let position_only = need.records == 0 && matches!(commit.state, NewState::None);
-        let class = if position_only { Class::Control } else { Class::Data };
+        let class = if position_only { Class::Position } else { Class::Data };
         match self.admit(need, class) {
             Admit::Hold => return Some(Request::Commit(commit)),
             Admit::NoSpace => {
@@ -235,6 +249,10 @@ impl Shard {
         self.check_owner(commit.reader, commit.epoch)?;
         let state = self.catalog.reader(commit.reader).expect("its owner was checked");
         let stored = &state.stored;
+        if commit.number != stored.number + 1 {
+            // One before it was never carried out: it failed, waits for room, or was dropped.
+            return Err(CommitError::Overtaken { number: commit.number });
+        }
         assert_eq!(commit.from.len(), commit.to.len());
         for (from, to) in commit.from.iter().zip(&commit.to) {
             let log = from.log;
@@ -254,11 +272,14 @@ impl Shard {
             NewState::None => (CheckpointState::None, None),
             NewState::Delta(bytes) => (CheckpointState::Delta(bytes.clone()), stored.head),
             NewState::Snapshot(last) => {
-                if state.parts.len() != commit.parts {
-                    // A part was never sent, or belongs to a snapshot that was given up.
-                    return Err(CommitError::Ended);
-                }
-                let parts = state.parts.clone();
+                let parts = match commit.parts {
+                    0 => Vec::new(),
+                    count if state.parts_for == commit.number && state.parts.len() == count => {
+                        state.parts.clone()
+                    }
+                    // A part was never sent.
+                    _ => return Err(CommitError::Ended),
+                };
                 (CheckpointState::Snapshot { parts, last: last.clone() }, None)
             }
         };

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::engine::Inner;
 use crate::error::{AppendError, CommitError, ProcessorError, ReadError};
 use crate::format::control::SourcePosition;
-use crate::limits::{SNAPSHOT_PART_SIZE, SOURCES_MAX};
+use crate::limits::{READ_SIZE_DEFAULT, READ_SIZE_MAX, SNAPSHOT_PART_SIZE, SOURCES_MAX};
 use crate::log::{Log, add_to_parts};
 use crate::name::{check_name, group_of};
 use crate::position::{Epoch, LogId, ReaderId, Sequence, ShardId};
@@ -38,11 +38,13 @@ pub struct ProcessorOptions {
     name: String,
     sources: Vec<String>,
     change: bool,
+    bytes_max: u32,
 }
 
 impl ProcessorOptions {
     pub(crate) fn new(inner: Arc<Inner>, name: String) -> Self {
-        Self { inner, name, sources: Vec::new(), change: false }
+        let bytes_max = READ_SIZE_DEFAULT;
+        Self { inner, name, sources: Vec::new(), change: false, bytes_max }
     }
 
     /// Adds a source: a log of the processor's group. A new source is read from its first record.
@@ -57,6 +59,12 @@ impl ProcessorOptions {
         Self { change: true, ..self }
     }
 
+    /// Each call of [`Processor::next`] gives at most about so many bytes of records, or one section
+    /// if that is larger. Default: 1 MiB, at most 16 MiB.
+    pub fn max_bytes(self, bytes: u32) -> Self {
+        Self { bytes_max: bytes.clamp(1, READ_SIZE_MAX), ..self }
+    }
+
     /// Fences every older owner of the name, then reads what was committed last.
     ///
     /// Without sources those of the checkpoint are taken.
@@ -65,7 +73,7 @@ impl ProcessorOptions {
     /// [`ProcessorError`]; the checkpoint is unchanged.
     pub fn open(self) -> Operation<'static, Result<(Processor, Restored), ProcessorError>> {
         Operation::new(async move {
-            let Self { inner, name, sources, change } = self;
+            let Self { inner, name, sources, change, bytes_max } = self;
             check_name(&name)?;
             for source in &sources {
                 check_name(source)?;
@@ -82,7 +90,9 @@ impl ProcessorOptions {
             for position in &restored.positions {
                 let info = describe(&inner, shard, position.log).await?;
                 let log = Log::new(Arc::clone(&inner), shard, &info);
-                let fetch = Fetch::new(log.clone(), At::Sequence(position.next));
+                let at = At::Sequence(position.next);
+                let mut fetch = Fetch::new(log.clone(), at);
+                fetch.bytes_max = bytes_max;
                 opened.push(Source { log, fetch, read: position.next });
             }
             let processor = Processor {
@@ -91,6 +101,7 @@ impl ProcessorOptions {
                 name,
                 reader: restored.reader,
                 epoch: restored.epoch,
+                number: restored.commits + 1,
                 positions: restored.positions.clone(),
                 sources: opened,
                 turn: 0,
@@ -219,6 +230,8 @@ pub struct Processor {
     name: String,
     reader: ReaderId,
     epoch: Epoch,
+    /// The number of the next commit.
+    number: u64,
     /// What the last commit that was sent says.
     positions: Vec<SourcePosition>,
     sources: Vec<Source>,
@@ -271,7 +284,8 @@ impl Processor {
     /// Makes state, outputs and positions durable together. Without a position in the commit:
     /// everything that [`next`](Self::next) has handed out counts as processed.
     ///
-    /// The next commit may be sent before this one is answered: it is refused if this one is.
+    /// The next commit may be sent before this one is answered: it is refused if this one is, and
+    /// also if this one still waits for room in a full inbox, or was dropped while it did.
     pub fn commit(&mut self, commit: Commit) -> Response<Committed, CommitError> {
         let Commit { state, outputs, through } = commit;
         let mut parts: Vec<Part> = Vec::new();
@@ -304,10 +318,20 @@ impl Processor {
             state => state,
         };
         let (reply, pending) = reply::pair();
-        let (reader, epoch) = (self.reader, self.epoch);
+        let (reader, epoch, number) = (self.reader, self.epoch, self.number);
+        self.number += 1;
         let sent = requests.len();
-        let commit =
-            CommitRequest { reader, epoch, from, to, state, parts: sent, outputs: parts, reply };
+        let commit = CommitRequest {
+            reader,
+            epoch,
+            number,
+            from,
+            to,
+            state,
+            parts: sent,
+            outputs: parts,
+            reply,
+        };
         requests.push_back(Request::Commit(Box::new(commit)));
         Response::send_all(self.inner.inbox(self.shard), requests, pending)
     }
@@ -315,22 +339,20 @@ impl Processor {
     /// Cuts the parts off that a snapshot has beyond one; the last one stays.
     fn split(&self, mut snapshot: Bytes, requests: &mut VecDeque<Request>) -> Bytes {
         let size = SNAPSHOT_PART_SIZE as usize;
-        let (reader, epoch) = (self.reader, self.epoch);
+        let (reader, epoch, number) = (self.reader, self.epoch, self.number);
         while snapshot.len() > size {
             // If a part is refused so is the commit: what the part is told need not be heard.
             let (reply, _) = reply::pair();
             let bytes = snapshot.split_to(size);
-            requests.push_back(Request::SnapshotPart { reader, epoch, bytes, reply });
+            requests.push_back(Request::SnapshotPart { reader, epoch, number, bytes, reply });
         }
         snapshot
     }
 
     /// A commit that cannot even be sent ends the processor like any other that fails.
     fn refuse(&mut self, error: CommitError) -> Response<Committed, CommitError> {
-        // No position is there: the shard refuses everything that follows.
-        for position in &mut self.positions {
-            position.next = Sequence::new(u64::MAX);
-        }
+        // Its number is never used: the shard refuses everything that follows.
+        self.number += 1;
         Response::ready(Err(error))
     }
 }

@@ -34,36 +34,6 @@ const GAP_MAX: u64 = 32 * 1024;
 /// One direct read is at most about this long.
 const PIECE_SIZE_MAX: u64 = MIB as u64;
 
-/// The newest entries, for readers at the tail.
-pub(crate) struct TailCache {
-    entries: FxHashMap<(SegmentId, u32), Bytes>,
-    order: VecDeque<(SegmentId, u32)>,
-    size: u64,
-    size_max: u64,
-}
-
-impl TailCache {
-    pub(crate) fn new(size_max: u64) -> Self {
-        Self { entries: FxHashMap::default(), order: VecDeque::new(), size: 0, size_max }
-    }
-
-    /// Keeps an entry, known by its segment and offset.
-    pub(crate) fn insert(&mut self, segment: SegmentId, offset: u32, bytes: Bytes) {
-        self.size += bytes.len() as u64;
-        self.order.push_back((segment, offset));
-        self.entries.insert((segment, offset), bytes);
-        while self.size > self.size_max {
-            let oldest = self.order.pop_front().expect("the size is theirs");
-            let gone = self.entries.remove(&oldest).expect("it was kept");
-            self.size -= gone.len() as u64;
-        }
-    }
-
-    pub(crate) fn get(&self, segment: SegmentId, offset: u32) -> Option<&Bytes> {
-        self.entries.get(&(segment, offset))
-    }
-}
-
 /// A section that a read will answer with.
 struct Planned {
     section: SectionRef,
@@ -86,6 +56,18 @@ pub(crate) struct ReadJob {
     waits_for: usize,
     /// The segment's index was rebuilt for this read already.
     rebuilt: bool,
+    search: Search,
+}
+
+/// What is known about the segment that holds a sequence: it is the last one in which the log began
+/// at or before it.
+#[derive(Default)]
+struct Search {
+    sequence: Sequence,
+    /// The log began early enough in this one.
+    from: Option<SegmentId>,
+    /// It began too late in this one.
+    before: Option<SegmentId>,
 }
 
 /// Reads of a shard.
@@ -188,6 +170,7 @@ impl Shard {
             pieces: Vec::new(),
             waits_for: 0,
             rebuilt: false,
+            search: Search::default(),
         };
         self.reads.jobs.insert(id, job);
         self.advance_read(id);
@@ -233,6 +216,10 @@ impl Shard {
             return self.refuse_read(id, ReadError::Truncated { first });
         }
         let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        let resolved = matches!(at, At::Dlsn(_)) && sequence < durable_next;
+        if resolved {
+            job.request.at = At::Sequence(sequence);
+        }
         if at == At::Latest {
             // From here on it waits for this record, whatever comes meanwhile.
             job.request.at = At::Sequence(sequence);
@@ -240,7 +227,7 @@ impl Shard {
         if sequence >= durable_next {
             return self.wait_or_answer(id, sequence, first);
         }
-        match self.find(log, sequence) {
+        match self.find(id, log, sequence) {
             Where::Segment(segment) => self.plan(id, segment, sequence),
             Where::Load(segment) => self.load(segment, Waiter::Read(id)),
             Where::Missing => {
@@ -252,7 +239,7 @@ impl Shard {
 
     fn wait_or_answer(&mut self, id: u64, next: Sequence, earliest: Sequence) {
         let job = &self.reads.jobs[&id];
-        if job.request.wait && self.closing.is_none() && self.stopped.is_none() {
+        if job.request.wait && self.closing.is_empty() && self.stopped.is_none() {
             let log = job.request.log;
             return self.reads.park(log, id);
         }
@@ -288,27 +275,34 @@ impl Shard {
         }
     }
 
-    /// The segment that holds a durable record of a log.
-    fn find(&mut self, log: LogId, sequence: Sequence) -> Where {
+    /// The segment that holds a durable record of a log. What was found out on the way stays with
+    /// the read, so each index that it waits for is progress, however few of them fit into memory.
+    fn find(&mut self, id: u64, log: LogId, sequence: Sequence) -> Where {
         if self.index.log(log).is_some_and(|span| span.start <= sequence) {
             return self.newest().map_or(Where::Missing, Where::Segment);
         }
-        let segments: Vec<_> =
-            self.catalog.segments().filter(|s| !s.freed).map(|s| s.segment).collect();
-        // The last one in which the log began at or before this sequence.
-        let (mut low, mut high) = (0, segments.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            let segment = segments[middle];
-            let Some(index) = self.cache.get(segment) else { return Where::Load(segment) };
+        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        if job.search.sequence != sequence {
+            job.search = Search { sequence, ..Search::default() };
+        }
+        let search = &mut job.search;
+        loop {
+            let live = self.catalog.segments().filter(|s| !s.freed).map(|s| s.segment);
+            let between: Vec<_> = live
+                .filter(|s| search.from.is_none_or(|from| from < *s))
+                .filter(|s| search.before.is_none_or(|before| *s < before))
+                .collect();
+            let Some(&middle) = between.get(between.len() / 2) else {
+                return search.from.map_or(Where::Missing, Where::Segment);
+            };
+            let Some(index) = self.cache.get(middle) else { return Where::Load(middle) };
             // A log that is not known there was created later.
             if index.log(log).is_none_or(|span| span.start <= sequence) {
-                low = middle + 1;
+                search.from = Some(middle);
             } else {
-                high = middle;
+                search.before = Some(middle);
             }
         }
-        if low == 0 { Where::Missing } else { Where::Segment(segments[low - 1]) }
     }
 
     /// The segment whose index is `self.index`: the active one, or the one that recovery ended
@@ -377,8 +371,15 @@ impl Shard {
         let (log, rebuilt) = (job.request.log, job.rebuilt);
         let bytes_max = u64::from(job.request.bytes_max.clamp(1, READ_SIZE_MAX));
         let is_newest = self.newest() == Some(segment);
-        let index = if is_newest { Some(&self.index) } else { self.cache.get(segment) };
-        let sections = index.and_then(|index| index.log(log)).and_then(|span| span.from(sequence));
+        let index = if is_newest {
+            &self.index
+        } else if let Some(index) = self.cache.get(segment) {
+            index
+        } else {
+            // Forgotten since it was looked at.
+            return self.load(segment, Waiter::Read(id));
+        };
+        let sections = index.log(log).and_then(|span| span.from(sequence));
         let Some(sections) = sections else {
             // A gap. A side file may be wrong: the segment itself decides.
             if !is_newest && !rebuilt {

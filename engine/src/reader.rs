@@ -127,7 +127,7 @@ impl ExactSizeIterator for Records {}
 pub(crate) struct Fetch {
     log: Log,
     pub(crate) at: At,
-    bytes_max: u32,
+    pub(crate) bytes_max: u32,
     pending: Option<(bool, Response<ReadAnswer, ReadError>)>,
 }
 

@@ -212,6 +212,8 @@ pub struct CommitRequest {
     pub reader: ReaderId,
     /// The owner.
     pub epoch: Epoch,
+    /// The number that this commit must get: a later one never overtakes an earlier one.
+    pub number: u64,
     /// Positions before, as the owner believes.
     pub from: Vec<SourcePosition>,
     /// Positions after, of the same sources in the same order.
@@ -356,6 +358,8 @@ pub enum Request {
         reader: ReaderId,
         /// The owner.
         epoch: Epoch,
+        /// The number of the commit that it is for.
+        number: u64,
         /// The part.
         bytes: Bytes,
         /// Where the answer goes.

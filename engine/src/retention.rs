@@ -16,7 +16,9 @@
 use std::collections::VecDeque;
 
 use crate::commit::Need;
-use crate::format::control::{ChainLink, Checkpoint, CheckpointState, Control, Link};
+use crate::format::control::{
+    ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestReader,
+};
 use crate::io::OpKind;
 use crate::load::Waiter;
 use crate::position::{ReaderId, SegmentId, Sequence};
@@ -57,7 +59,7 @@ enum Copy {
 impl Shard {
     /// Frees what can be freed, one step at a time.
     pub(crate) fn poll_retention(&mut self) {
-        if self.closing.is_some() {
+        if !self.closing.is_empty() {
             return;
         }
         self.poll_carry();
@@ -94,7 +96,8 @@ impl Shard {
                 || state.parts.iter().any(|part| part.segment <= oldest)
         });
         if let Some((reader, state)) = chained {
-            if state.parts.is_empty() && matches!(self.walks.carry, Carry::Idle) {
+            let (parts, pays) = (state.parts.is_empty(), self.carry_pays(&state.stored));
+            if parts && pays && matches!(self.walks.carry, Carry::Idle) {
                 self.begin_carry(reader);
             }
             return false;
@@ -113,6 +116,13 @@ impl Shard {
             }
             Admit::NoSpace => false,
         }
+    }
+
+    /// Whether carrying a chain forward frees clearly more than it writes: if a chain is larger than
+    /// a segment, its copies alone would be a reason to carry it again, and again.
+    fn carry_pays(&self, reader: &ManifestReader) -> bool {
+        let sealed = self.catalog.segments().filter(|segment| !segment.freed).count() as u64;
+        sealed * self.config.segment_size >= 4 * (reader.snapshot_bytes + reader.delta_bytes)
     }
 
     /// Whether anything was ever truncated or dropped: if not, no index needs to be loaded.

@@ -49,15 +49,18 @@ pub(crate) struct Spares {
     no_space: Option<u64>,
     /// Segments without records that are on their way to become spares.
     reusing: u32,
+    /// Freed segments that are on their way to become spares.
+    recycling: usize,
 }
 
 /// Spares beyond this are removed instead of kept.
-const SPARES_MAX: usize = 2;
+pub(crate) const SPARES_MAX: usize = 2;
 
 impl Spares {
     pub(crate) fn new(spares: Vec<SpareId>, highest: u64) -> Self {
         let (next, no_space, reusing) = (Next::None, None, 0);
-        Self { spares: spares.into(), highest, next, no_space, reusing }
+        let spares = spares.into();
+        Self { spares, highest, next, no_space, reusing, recycling: 0 }
     }
 
     /// A file of full size without records is to be used again.
@@ -101,7 +104,11 @@ impl Spares {
 
     /// A new number for a spare, if another one is worth keeping.
     pub(crate) fn number_for_recycled(&mut self) -> Option<SpareId> {
-        (self.spares.len() < SPARES_MAX).then(|| self.number())
+        let worth = self.spares.len() + self.recycling < SPARES_MAX;
+        worth.then(|| {
+            self.recycling += 1;
+            self.number()
+        })
     }
 
     fn number(&mut self) -> SpareId {
@@ -110,7 +117,12 @@ impl Spares {
     }
 
     /// A recycled segment is a spare now.
-    pub(crate) fn add(&mut self, spare: SpareId) {
+    pub(crate) fn recycled(&mut self, spare: SpareId) {
+        self.recycling -= 1;
+        self.add(spare);
+    }
+
+    fn add(&mut self, spare: SpareId) {
         self.spares.push_back(spare);
         self.no_space = None;
     }
@@ -170,7 +182,11 @@ impl Shard {
             return None;
         }
         let needed = self.roll_wanted || self.ended.is_some();
-        let soon = self.journal.active().is_some() && self.journal.percent_used() >= 50;
+        // A small engine stays small; one that has rolled always has its next segment at hand, also
+        // for a fresh start after a crash on a full disk.
+        let rolled = self.catalog.segments().next().is_some();
+        let half_full = self.journal.percent_used() >= 50;
+        let soon = self.journal.active().is_some() && (rolled || half_full);
         if !needed && !soon {
             return None;
         }

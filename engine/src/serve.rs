@@ -28,12 +28,19 @@ pub(crate) enum Admit {
     NoSpace,
 }
 
+/// When the disk is full, data is refused once so much of the active segment is used, of 100.
+pub(crate) const DATA_PERCENT: u64 = 75;
+/// And positions once so much is used: the rest is for what frees space.
+const POSITION_PERCENT: u64 = 80;
+
 /// What a request is allowed to use when the disk is full.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Brings data: not the reserve.
     Data,
-    /// Frees space, or moves a position: the reserve too.
+    /// Moves a position, or opens a processor: most of the reserve too.
+    Position,
+    /// Frees space: the whole reserve.
     Control,
 }
 
@@ -77,8 +84,8 @@ impl Shard {
                 None
             }
             Request::DropReader { name, reply } => self.drop_reader(name, reply),
-            Request::SnapshotPart { reader, epoch, bytes, reply } => {
-                self.snapshot_part(reader, epoch, bytes, reply)
+            Request::SnapshotPart { reader, epoch, number, bytes, reply } => {
+                self.snapshot_part(reader, epoch, number, bytes, reply)
             }
             Request::Stats { reply } => {
                 let answer = Ok(self.stats());
@@ -86,7 +93,7 @@ impl Shard {
                 None
             }
             Request::Close { reply } => {
-                self.closing = Some(reply);
+                self.closing.push(reply);
                 None
             }
         }
@@ -94,7 +101,7 @@ impl Shard {
 
     /// Why nothing that writes is taken any more.
     fn refuses(&self) -> Option<Stopped> {
-        let closing = self.closing.is_some().then(Stopped::closed);
+        let closing = (!self.closing.is_empty()).then(Stopped::closed);
         self.stopped.clone().or(closing)
     }
 
@@ -124,7 +131,15 @@ impl Shard {
                 let answer = Ok(self.stats());
                 self.answer_now(Answer::other(reply, answer));
             }
-            Request::Close { reply } => self.finish(reply, Err(stopped)),
+            Request::Close { reply } => {
+                // A close under way goes on: what was accepted before it is finished first.
+                self.closing.push(reply);
+                if self.stopped.is_some() {
+                    self.finish(&Err(stopped));
+                } else if self.is_over() {
+                    self.finish(&Ok(()));
+                }
+            }
         }
         None
     }
@@ -147,7 +162,15 @@ impl Shard {
             self.roll_wanted = true;
             return self.no_room();
         }
-        if class == Class::Data && self.reserve_is_used() {
+        let full = match class {
+            Class::Data => {
+                let segments = self.catalog.has_room_for_segments(self.config.segment_size);
+                self.reserve_is_used(DATA_PERCENT) || !segments
+            }
+            Class::Position => self.reserve_is_used(POSITION_PERCENT),
+            Class::Control => false,
+        };
+        if full {
             return Admit::NoSpace;
         }
         if self.journal.fits(need) { Admit::Yes } else { Admit::Hold }
@@ -322,7 +345,7 @@ impl Shard {
             (None, OpenMode::Create | OpenMode::OpenOrCreate) => {
                 let log = self.catalog.next_log();
                 let control = Control::LogCreated { log, created_us: now.wall_us, name };
-                match self.room_for(&control, 24, Class::Data) {
+                match self.room_for(&control, control.size() + 24, Class::Data) {
                     Err((size, max)) => Err(LogError::TooMany { size, max }),
                     Ok(Admit::Yes) => {
                         self.stage(&control);
@@ -340,18 +363,15 @@ impl Shard {
         None
     }
 
-    /// Whether a control record that adds to the manifest can be staged. `more` is what a manifest
-    /// row has beyond the record.
+    /// Whether a control record can be staged that adds `more` bytes to the manifest.
     pub(crate) fn room_for(
         &mut self,
         control: &Control,
         more: u64,
         class: Class,
     ) -> Result<Admit, (u64, u64)> {
-        let size = control.size() + more;
-        self.catalog.room_in_manifest(size, self.config.segment_size)?;
-        let need = Need { control: control.size(), sections: 0, records: 0 };
-        Ok(self.admit(need, class))
+        self.catalog.room_in_manifest(more, self.config.segment_size)?;
+        Ok(self.admit(need_of_control(control), class))
     }
 
     fn drop_log(&mut self, name: String, reply: Reply<(), LogError>) -> Option<Request> {
@@ -384,8 +404,7 @@ impl Shard {
 
     /// Whether a control record that frees space can be staged.
     pub(crate) fn admit_control(&mut self, control: &Control) -> Admit {
-        let need = Need { control: control.size(), sections: 0, records: 0 };
-        self.admit(need, Class::Control)
+        self.admit(need_of_control(control), Class::Control)
     }
 
     fn truncate(
@@ -447,6 +466,11 @@ impl Shard {
             created_us: state.created_us,
         })
     }
+}
+
+/// What a control record adds to an entry.
+pub(crate) fn need_of_control(control: &Control) -> Need {
+    Need { control: control.size(), sections: 0, records: 0 }
 }
 
 /// What a batch adds to an entry.

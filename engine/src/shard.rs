@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::buf::Buf;
 use crate::catalog::Catalog;
-use crate::commit::{Active, InFlight, Journal, Work};
+use crate::commit::{InFlight, Journal, Work};
 use crate::error::{OpenError, Stopped};
 use crate::format::entry::Flags;
 use crate::format::{EngineId, Place};
@@ -28,14 +28,16 @@ use crate::index::{IndexCache, SectionRef, SegmentIndex};
 use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
 use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, READS_IN_FLIGHT_MAX};
 use crate::position::{SegmentId, ShardId};
-use crate::read::{Reads, TailCache};
-use crate::recover::{Ended, Identity, Progress, Recovered, Recovery};
+use crate::read::Reads;
+use crate::recover::{Ended, Identity, Recovery};
 use crate::reply::Reply;
 pub use crate::request::Answer;
 use crate::request::{Request, ShardStats};
 use crate::restore::Walks;
 use crate::roll::{Roll, Spares};
+use crate::serve::DATA_PERCENT;
 use crate::sync::{SyncMethod, SyncPolicy};
+use crate::tail::TailCache;
 
 /// What a shard is told when it is opened.
 #[derive(Clone, Debug)]
@@ -101,8 +103,8 @@ pub(crate) enum Deferred {
 /// See the module's head.
 pub struct Shard {
     pub(crate) config: ShardConfig,
-    recovery: Option<Recovery>,
-    opened: Option<Result<(), OpenError>>,
+    pub(crate) recovery: Option<Recovery>,
+    pub(crate) opened: Option<Result<(), OpenError>>,
     pub(crate) catalog: Catalog,
     pub(crate) journal: Journal,
     pub(crate) spares: Spares,
@@ -129,8 +131,9 @@ pub struct Shard {
     pub(crate) queue: VecDeque<(Purpose, OpKind)>,
     last_durable_us: u64,
     pub(crate) stopped: Option<Stopped>,
-    pub(crate) closing: Option<Reply<(), Stopped>>,
-    finished: bool,
+    /// Who asked for the end.
+    pub(crate) closing: Vec<Reply<(), Stopped>>,
+    pub(crate) finished: bool,
 }
 
 impl Shard {
@@ -176,7 +179,7 @@ impl Shard {
             queue: VecDeque::new(),
             last_durable_us: 0,
             stopped: None,
-            closing: None,
+            closing: Vec::new(),
             finished: false,
             config,
         };
@@ -222,6 +225,11 @@ impl Shard {
         self.finished && self.purposes.is_empty()
     }
 
+    /// Whether the end was reached.
+    pub(crate) fn is_over(&self) -> bool {
+        self.finished
+    }
+
     /// Takes a request.
     pub fn handle_request(&mut self, request: Request, now: Now) {
         assert!(self.held.is_none(), "wants_requests() said no");
@@ -242,7 +250,10 @@ impl Shard {
             return None;
         }
         let waits_for_space = self.roll_wanted || self.ended.is_some() || self.held.is_some();
-        let space = self.spares.retry_at().filter(|_| waits_for_space || self.reserve_is_used());
+        let space = self
+            .spares
+            .retry_at()
+            .filter(|_| waits_for_space || self.reserve_is_used(DATA_PERCENT));
         match (self.idle_at(), space) {
             (Some(idle), Some(space)) => Some(idle.min(space)),
             (idle, space) => idle.or(space),
@@ -252,7 +263,8 @@ impl Shard {
     /// When the shard has been idle long enough for a watermark that covers everything.
     fn idle_at(&self) -> Option<u64> {
         let active = self.journal.active()?;
-        let idle = self.journal.is_quiet() && self.roll.is_none() && !active.covered;
+        let quiet = self.journal.is_quiet() && self.roll.is_none() && self.held.is_none();
+        let idle = quiet && !active.covered;
         (idle && self.journal.has_room_for_mark())
             .then_some(self.last_durable_us + IDLE_WATERMARK_US)
     }
@@ -302,11 +314,11 @@ impl Shard {
     /// An entry without content: when idle, so that its watermark covers what was written before,
     /// and at the end.
     fn poll_mark(&mut self, now: Now) -> Option<(Work, OpKind)> {
-        if self.closing.is_some() && !self.finished {
+        if !self.closing.is_empty() && !self.finished {
             return self.poll_close(now);
         }
         let due = self.idle_at().is_some_and(|idle_at| idle_at <= now.mono_us);
-        (due && self.held.is_none()).then(|| self.journal.mark(Flags::WATERMARK, now))
+        due.then(|| self.journal.mark(Flags::WATERMARK, now))
     }
 
     fn poll_close(&mut self, now: Now) -> Option<(Work, OpKind)> {
@@ -318,20 +330,22 @@ impl Shard {
         if to_mark && self.ended.is_none() && self.journal.has_room_for_mark() {
             return Some(self.journal.mark(Flags::CLOSE, now));
         }
-        let reply = self.closing.take().expect("it was asked for");
-        self.finish(reply, Ok(()));
+        self.finish(&Ok(()));
         None
     }
 
-    pub(crate) fn finish(&mut self, reply: Reply<(), Stopped>, result: Result<(), Stopped>) {
+    /// The end: everyone who asked for it is told.
+    pub(crate) fn finish(&mut self, result: &Result<(), Stopped>) {
         self.finished = true;
         self.reads.queue.clear();
-        self.answers.push_back(Answer::other(reply, result));
+        for reply in std::mem::take(&mut self.closing) {
+            self.answers.push_back(Answer::other(reply, result.clone()));
+        }
     }
 
     /// Whether the part of the active segment is used that is kept for when the disk is full.
-    pub(crate) fn reserve_is_used(&self) -> bool {
-        self.spares.is_out_of_space() && self.journal.percent_used() >= 75
+    pub(crate) fn reserve_is_used(&self, percent: u64) -> bool {
+        self.spares.is_out_of_space() && self.journal.percent_used() >= percent
     }
 
     /// Answers once everything staged is durable: the answer may reveal it.
@@ -438,7 +452,7 @@ impl Shard {
                 Ok(_) => {
                     self.catalog.forget_segment(segment);
                     if let Some(spare) = spare {
-                        self.spares.add(spare);
+                        self.spares.recycled(spare);
                     }
                     self.retention_due = true;
                 }
@@ -508,75 +522,14 @@ impl Shard {
             let held = self.serve(request, Now::default());
             assert!(held.is_none());
         }
-        if let Some(reply) = self.closing.take() {
-            self.finish(reply, Err(stopped));
+        if !self.closing.is_empty() {
+            self.finish(&Err(stopped));
         }
     }
 
     fn stop_short(&mut self) {
         let error = std::io::Error::other("the device took only a part of it");
         self.stop("a write", error.into());
-    }
-
-    fn recover(&mut self, done: Option<Completion>) {
-        let recovery = self.recovery.as_mut().expect("the shard is being opened");
-        match recovery.step(done) {
-            Progress::Run(kind) => self.queue.push_back((Purpose::Recovery, kind)),
-            Progress::Failed(error) => {
-                self.recovery = None;
-                self.stopped = Some(Stopped::closed());
-                self.finished = true;
-                self.opened = Some(Err(error));
-            }
-            Progress::Done(recovered) => {
-                self.recovery = None;
-                self.recovered(*recovered);
-                self.opened = Some(Ok(()));
-            }
-        }
-    }
-
-    fn recovered(&mut self, found: Recovered) {
-        self.catalog = found.catalog;
-        self.index = found.index;
-        self.spares = Spares::new(found.spares, found.highest);
-        for spare in found.bad_spares {
-            let purpose = Purpose::Background("removing a spare of another size");
-            self.queue.push_back((purpose, OpKind::RemoveSpare { spare }));
-        }
-        let keep_unused = found.ended.as_ref().is_some_and(|ended| ended.sealed);
-        for (segment, full_size) in found.unused {
-            if keep_unused || !full_size {
-                // Until a segment with a higher number is durable.
-                self.unused.push((segment, full_size));
-            } else {
-                let work = self.spares.reuse(segment);
-                self.queue.push_back(work);
-            }
-        }
-        for segment in self.catalog.segments().filter(|s| s.freed).map(|s| s.segment) {
-            self.queue
-                .push_back((Purpose::Recycle(segment, None), OpKind::RemoveSegment { segment }));
-        }
-        match found.ended {
-            Some(ended) if ended.goes_on => {
-                let active = Active {
-                    segment: ended.segment,
-                    end: ended.end,
-                    entries: ended.entries,
-                    digest: ended.digest,
-                    durable: ended.entries,
-                    covered: true,
-                    closed: true,
-                };
-                self.journal.set_active(active, found.time_us);
-            }
-            ended => {
-                self.journal.set_time(found.time_us);
-                self.ended = ended;
-            }
-        }
-        self.retention_due = true;
     }
 }
 

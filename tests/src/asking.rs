@@ -154,6 +154,7 @@ fn of_processor_error(error: ProcessorError) -> Outcome {
 fn of_commit_error(error: CommitError) -> Outcome {
     Outcome::Refused(match error {
         CommitError::Fenced { .. } => "fenced",
+        CommitError::Overtaken { .. } => "overtaken",
         CommitError::Ended => "ended",
         CommitError::Position { .. } | CommitError::NoSource { .. } => "position",
         CommitError::Output(_) => "output",
@@ -210,9 +211,10 @@ pub fn request_of(effect: &Effect) -> (Request, Waiting) {
             let (reply, pending) = pair();
             (Request::DropReader { name, reply }, Waiting::ReaderDone(pending))
         }
-        Effect::Part(reader, epoch, Blob(bytes)) => {
+        Effect::Part(reader, epoch, number, Blob(bytes)) => {
             let (reply, pending) = pair();
-            (Request::SnapshotPart { reader, epoch, bytes, reply }, Waiting::Part(pending))
+            let part = Request::SnapshotPart { reader, epoch, number, bytes, reply };
+            (part, Waiting::Part(pending))
         }
         Effect::Commit(commit) => commit_request(commit),
         Effect::ListLogs(prefix) => {
@@ -236,6 +238,7 @@ fn commit_request(commit: Commit) -> (Request, Waiting) {
     let request = CommitRequest {
         reader: commit.reader,
         epoch: commit.epoch,
+        number: commit.number,
         from: commit.moves.iter().map(|(log, from, _)| at(*log, *from)).collect(),
         to: commit.moves.iter().map(|(log, _, to)| at(*log, *to)).collect(),
         state: match commit.state {

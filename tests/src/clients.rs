@@ -29,6 +29,8 @@ pub struct Owner {
     /// Positions as this owner believes.
     sources: Vec<(LogId, u64)>,
     parts: usize,
+    /// The number of its next commit.
+    number: u64,
 }
 
 impl Owner {
@@ -36,7 +38,8 @@ impl Owner {
     #[must_use]
     pub fn new(restored: &Restored) -> Self {
         let sources = restored.sources.clone();
-        Self { reader: restored.reader, epoch: restored.epoch, sources, parts: 0 }
+        let number = restored.commits + 1;
+        Self { reader: restored.reader, epoch: restored.epoch, sources, parts: 0, number }
     }
 }
 
@@ -290,7 +293,7 @@ impl World {
         owner.parts += 1;
         let fill = u8::try_from(owner.parts % 250).expect("less than 250");
         let bytes = Blob(vec![fill; SNAPSHOT_PART_SIZE as usize].into());
-        let effect = Effect::Part(owner.reader, owner.epoch, bytes);
+        let effect = Effect::Part(owner.reader, owner.epoch, owner.number, bytes);
         self.ask(effect);
     }
 
@@ -349,17 +352,20 @@ impl World {
             outputs.push((self.any_log(), records));
         }
         let owner = &mut self.clients.owners[index];
-        let (reader, epoch) = (owner.reader, owner.epoch);
+        let (reader, epoch, number) = (owner.reader, owner.epoch, owner.number);
+        owner.number += 1;
         // An owner may commit again before it is answered: it believes in what it sent.
         for (log, from, to) in &moves {
             if let Some(source) = owner.sources.iter_mut().find(|s| s.0 == *log && s.1 == *from) {
                 source.1 = *to;
             }
         }
-        if snapshot {
-            owner.parts = 0;
+        owner.parts = 0;
+        if self.rng.one_in(60) {
+            // This commit is dropped before it is sent: nothing may take its place.
+            return;
         }
-        let commit = Commit { reader, epoch, moves, state: new_state, parts, outputs };
+        let commit = Commit { reader, epoch, number, moves, state: new_state, parts, outputs };
         self.ask(Effect::Commit(commit));
     }
 }

@@ -175,7 +175,7 @@ impl Coverage {
                 self.commits_with_outputs += u64::from(!commit.outputs.is_empty());
             }
             (Effect::Commit(_), Outcome::Refused("fenced")) => self.fenced += 1,
-            (Effect::Commit(_), Outcome::Refused("ended")) => self.ended += 1,
+            (Effect::Commit(_), Outcome::Refused("ended" | "overtaken")) => self.ended += 1,
             (_, Outcome::Refused(_)) => self.refusals += 1,
             _ => {}
         }

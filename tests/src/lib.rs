@@ -16,6 +16,7 @@ pub mod reading;
 pub mod rng;
 pub mod rot;
 pub mod runner;
+pub mod scenarios;
 pub mod sim_disk;
 pub mod sim_file;
 pub mod world;

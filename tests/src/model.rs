@@ -111,6 +111,8 @@ pub struct Reader {
     pub ended: bool,
     /// Parts of a snapshot that no commit has named yet.
     pub parts: Vec<Blob>,
+    /// The number of the commit that they are for.
+    pub parts_for: u64,
 }
 
 /// A commit.
@@ -120,6 +122,8 @@ pub struct Commit {
     pub reader: ReaderId,
     /// The owner.
     pub epoch: Epoch,
+    /// The number that it must get.
+    pub number: u64,
     /// Positions before and after.
     pub moves: Vec<(LogId, u64, u64)>,
     /// Whether the state is replaced, and by or with what.
@@ -160,7 +164,7 @@ pub enum Effect {
     /// Drop a processor.
     DropReader(String),
     /// A part of a snapshot.
-    Part(ReaderId, Epoch, Blob),
+    Part(ReaderId, Epoch, u64, Blob),
     /// Commit.
     Commit(Commit),
     /// All logs whose names begin so.
@@ -326,10 +330,14 @@ impl State {
                 }
                 None => Outcome::Refused("no such processor"),
             },
-            Effect::Part(reader, epoch, bytes) => match self.check_owner(*reader, *epoch) {
+            Effect::Part(reader, epoch, number, bytes) => match self.check_owner(*reader, *epoch) {
                 Some(why) => Outcome::Refused(why),
                 None => {
                     let reader = self.readers.get_mut(reader).expect("it was checked");
+                    if reader.parts_for != *number {
+                        reader.parts_for = *number;
+                        reader.parts.clear();
+                    }
                     reader.parts.push(bytes.clone());
                     Outcome::Done
                 }
@@ -474,6 +482,7 @@ impl State {
             deltas: Vec::new(),
             ended: false,
             parts: Vec::new(),
+            parts_for: 0,
         });
         for (log, next) in &positions {
             reader.starts.entry(*log).or_insert(*next);
@@ -508,12 +517,16 @@ impl State {
             stored.sources.contains(&(*log, *from)) && from <= to && *to <= self.logs[log].next()
         };
         let snapshot = commit.state.as_ref().is_some_and(|(snapshot, _)| *snapshot);
-        let why = if !commit.moves.iter().all(follows) {
+        let parts = commit.parts == 0
+            || stored.parts_for == commit.number && stored.parts.len() == commit.parts;
+        let why = if commit.number != stored.commits + 1 {
+            Some("overtaken")
+        } else if !commit.moves.iter().all(follows) {
             Some("position")
         } else if self.check(&commit.outputs).is_some() {
             Some("output")
         } else {
-            (snapshot && commit.parts != stored.parts.len()).then_some("ended")
+            (snapshot && !parts).then_some("ended")
         };
         let reader = self.readers.get_mut(&commit.reader).expect("it was checked");
         if let Some(why) = why {
@@ -531,13 +544,14 @@ impl State {
             Some((false, bytes)) => reader.deltas.push(bytes.clone()),
             Some((true, last)) => {
                 let mut whole = Vec::new();
-                reader.parts.iter().for_each(|part| whole.extend_from_slice(&part.0));
+                let parts = reader.parts.iter().take(commit.parts);
+                parts.for_each(|part| whole.extend_from_slice(&part.0));
                 whole.extend_from_slice(&last.0);
                 reader.snapshot = Some(Blob(whole.into()));
                 reader.deltas.clear();
-                reader.parts.clear();
             }
         }
+        reader.parts.clear();
         Outcome::Appended(number, self.append(&commit.outputs))
     }
 }

@@ -15,8 +15,21 @@ const TRACE_TAIL: usize = 60;
 /// If the shard, the disk or the model is not content. The end of the trace and the command that
 /// replays the seed are printed first.
 pub fn run(seed: u64, weather: Weather, replay: &str) -> (Coverage, Vec<String>) {
+    run_script(seed, weather, replay, World::run)
+}
+
+/// As [`run`], with another life than the ordinary one.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_script(
+    seed: u64,
+    weather: Weather,
+    replay: &str,
+    script: fn(&mut World),
+) -> (Coverage, Vec<String>) {
     let mut world = World::new(seed, weather);
-    if let Err(why) = catch_unwind(AssertUnwindSafe(|| world.run())) {
+    if let Err(why) = catch_unwind(AssertUnwindSafe(|| script(&mut world))) {
         let lines = std::env::var("TRACE").ok().and_then(|lines| lines.parse().ok());
         let tail = world.trace.len().saturating_sub(lines.unwrap_or(TRACE_TAIL));
         for line in &world.trace[tail..] {

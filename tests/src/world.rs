@@ -487,7 +487,7 @@ impl World {
     }
 
     /// Opens, and looks whether everything is there; crashes meanwhile, several times.
-    fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         loop {
             self.crash_in = self.rng.one_in(3).then(|| self.rng.below(40));
             let opened = self.open_once().map(|opened| {

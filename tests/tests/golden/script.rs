@@ -100,12 +100,12 @@ fn first_segment(world: &mut World) {
     let restored = open_billing(world);
     assert_eq!((restored.reader, restored.epoch), (BILLING, Epoch::new(1)));
     let bill = |text| vec![Part { log: BILLS, records: vec![record(None, text)] }];
-    commit(world, (0, 2), NewState::Delta(text("lost with the snapshot")), 0, bill("bill one"));
-    commit(world, (2, 3), NewState::None, 0, Vec::new());
-    let (reader, epoch, bytes) = (BILLING, Epoch::new(1), text("a state "));
-    world.run(|reply| Request::SnapshotPart { reader, epoch, bytes, reply });
-    commit(world, (3, 4), NewState::Snapshot(text("in two parts")), 1, bill("bill two"));
-    commit(world, (4, 4), NewState::Delta(text(", a delta")), 0, Vec::new());
+    commit(world, 1, (0, 2), NewState::Delta(text("lost with the snapshot")), 0, bill("bill one"));
+    commit(world, 2, (2, 3), NewState::None, 0, Vec::new());
+    let (reader, epoch, number, bytes) = (BILLING, Epoch::new(1), 3, text("a state "));
+    world.run(|reply| Request::SnapshotPart { reader, epoch, number, bytes, reply });
+    commit(world, 3, (3, 4), NewState::Snapshot(text("in two parts")), 1, bill("bill two"));
+    commit(world, 4, (4, 4), NewState::Delta(text(", a delta")), 0, Vec::new());
 
     let sources = vec!["shop/bills".to_owned(), "shop/orders".to_owned()];
     let (name, change) = ("shop/audit".to_owned(), false);
@@ -133,7 +133,7 @@ fn fill_up(world: &mut World) {
 }
 
 fn second_segment(world: &mut World) {
-    commit(world, (4, 5), NewState::Delta(text(" and another")), 0, Vec::new());
+    commit(world, 5, (4, 5), NewState::Delta(text(" and another")), 0, Vec::new());
     for (log, before) in [(BLOBS, BLOB_COUNT), (ORDERS, 4), (BILLS, 3)] {
         let before = Sequence::new(before);
         world.run(|reply| Request::Truncate { log, before, reply });
@@ -227,6 +227,7 @@ fn open_billing(world: &mut World) -> Restored {
 
 fn commit(
     world: &mut World,
+    number: u64,
     (from, to): (u64, u64),
     state: NewState,
     parts: usize,
@@ -235,7 +236,8 @@ fn commit(
     let (reader, epoch) = (BILLING, Epoch::new(1));
     let (from, to) = (vec![position(from)], vec![position(to)]);
     world.run(|reply| {
-        let commit = CommitRequest { reader, epoch, from, to, state, parts, outputs, reply };
+        let commit =
+            CommitRequest { reader, epoch, number, from, to, state, parts, outputs, reply };
         Request::Commit(Box::new(commit))
     });
 }
