@@ -18,13 +18,14 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{LogError, OpenError, ProcessorError, Stopped};
-use crate::files::{Files, MetaFile, ShardDir};
+use crate::files::{Files, ShardDir};
 use crate::format::header::Superblock;
 use crate::host::{DirLock, Host, make_dir};
 use crate::inbox::{Inbox, inbox};
 use crate::io::IoError;
 use crate::limits::BLOCK_SIZE;
 use crate::log::Log;
+use crate::meta::MetaFile;
 use crate::name::{check_name, group_of, shard_of};
 use crate::options::{DirectIo, Options};
 use crate::position::ShardId;

@@ -23,8 +23,8 @@ use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, major, minor, statfs, statx};
 
 use crate::buf::Buf;
 use crate::error::OpenError;
-use crate::files::{open_error, sync_dir};
 use crate::limits::BLOCK_SIZE;
+use crate::meta::{open_error, sync_dir};
 
 /// How long to wait for the lock of a process that was killed: its ring is torn down by and by.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);

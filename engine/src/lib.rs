@@ -77,6 +77,8 @@ pub mod shard;
 #[doc(hidden)]
 pub mod inbox;
 #[doc(hidden)]
+pub mod meta;
+#[doc(hidden)]
 pub mod files;
 #[doc(hidden)]
 pub mod host;

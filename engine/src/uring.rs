@@ -394,7 +394,12 @@ impl Uring {
         if !done.is_ok_and(|count| count == 1) {
             // A table that does not follow would write to the wrong file: go on without it. SQEs
             // that are queued name its entries, so they must be taken first.
-            while self.flush().is_ok() && !self.ring.submission().is_empty() {}
+            // Those that cannot be fail with their file, which stops the shard.
+            for _ in 0..RETRIES_MAX {
+                if self.flush().is_err() || self.ring.submission().is_empty() {
+                    break;
+                }
+            }
             let _ = self.ring.submitter().unregister_files();
             self.fixed_files = false;
             self.info.registered_files = false;
@@ -431,9 +436,8 @@ impl Uring {
         let Ok(count) = usize::try_from(result) else {
             let error = io::Error::from_raw_os_error(-result);
             let again = match Errno::from_io_error(&error) {
-                Some(Errno::INTR) => true,
-                // A sync is never tried again, except where it was not begun.
-                Some(Errno::AGAIN) => !matches!(flight.work, Work::Sync),
+                // A sync is never tried again: an error may have been told to the first one only.
+                Some(Errno::INTR | Errno::AGAIN) => !matches!(flight.work, Work::Sync),
                 _ => false,
             };
             flight.retries += 1;

@@ -21,7 +21,7 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[("engine/src/shard.rs", "handle
 
 /// Files of the engine that talk to the operating system. All others only decide.
 const SHELL: &[&str] =
-    &["blocking", "engine", "files", "host", "inbox", "reply", "thread", "uring"];
+    &["blocking", "engine", "files", "host", "inbox", "meta", "reply", "thread", "uring"];
 
 /// Files that may hold `unsafe` code.
 const UNSAFE: &[&str] = &["buf", "uring"];
