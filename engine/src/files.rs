@@ -19,7 +19,7 @@
 //! is good for.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -390,7 +390,7 @@ impl Files {
     /// The superblock as it is now.
     #[must_use]
     pub fn superblock(&self) -> Superblock {
-        lock(&self.0.meta).current.clone()
+        lock(&self.0.meta).superblock().clone()
     }
 }
 
@@ -491,33 +491,6 @@ mod tests {
             created_us: 1,
             begun: [0; 32],
         }
-    }
-
-    fn damage(dir: &Path, copy: u64) {
-        let file = OpenOptions::new().write(true).open(dir.join("engine.meta")).unwrap();
-        file.write_all_at(&[0xFF; 64], copy * u64::from(BLOCK_SIZE)).unwrap();
-    }
-
-    #[test]
-    fn the_superblock_survives_the_loss_of_either_copy_at_any_time() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(MetaFile::open(dir.path()).unwrap().is_none());
-        MetaFile::create(dir.path(), &superblock()).unwrap();
-        for (shard, copy) in [0, 1, 1, 0, 0, 1].into_iter().enumerate() {
-            damage(dir.path(), copy);
-            let mut meta = MetaFile::open(dir.path()).unwrap().unwrap();
-            assert_eq!(meta.newest, 1 - copy, "the whole one must not be written first");
-            assert_eq!(meta.superblock().generation, 1 + shard as u64);
-            let shard = ShardId(u16::try_from(shard).unwrap());
-            meta.begin(shard).unwrap();
-            meta.begin(shard).unwrap();
-            assert!(MetaFile::open(dir.path()).unwrap().unwrap().superblock().has_begun(shard));
-        }
-        damage(dir.path(), 0);
-        damage(dir.path(), 1);
-        assert!(matches!(MetaFile::open(dir.path()), Err(OpenError::Foreign { .. })));
-        fs::write(dir.path().join("engine.meta"), "short").unwrap();
-        assert!(matches!(MetaFile::open(dir.path()), Err(OpenError::Foreign { .. })));
     }
 
     #[test]
