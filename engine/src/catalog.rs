@@ -185,8 +185,8 @@ impl Catalog {
         if size <= max { Ok(()) } else { Err((size, max)) }
     }
 
-    /// Whether a manifest has room for the segments that more data would need. The last tenth is for
-    /// what frees them.
+    /// Whether a manifest has room for the segments that more data would need. The last tenth is
+    /// for what frees them.
     #[must_use]
     pub fn has_room_for_segments(&self, segment_size: u64) -> bool {
         self.manifest_size <= manifest_size_max(segment_size) / 10 * 9

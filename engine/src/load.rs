@@ -11,9 +11,11 @@
 //!
 //! Not here: what an index holds (`index`), and who needs it (`read`, `retention`).
 
+use bytes::Bytes;
+
 use crate::error::ReadError;
 use crate::format::control::Control;
-use crate::format::entry::Flags;
+use crate::format::entry::{Entry, Flags};
 use crate::format::header::SegmentHeader;
 use crate::index::SegmentIndex;
 use crate::io::{Completion, OpKind, Side};
@@ -42,9 +44,42 @@ struct Rebuild {
     end: u64,
     read: u64,
     scan: Option<Scan>,
+    content: Content,
+}
+
+/// What was found in it so far.
+#[derive(Default)]
+struct Content {
+    /// From the manifest, until the first entry behind it.
     starts: Vec<(LogId, Sequence)>,
     index: Option<SegmentIndex>,
     holes: bool,
+}
+
+impl Content {
+    fn add(&mut self, entry: &Entry, bytes: &Bytes) {
+        if entry.head.flags.has(Flags::MANIFEST) {
+            let rows = entry.sections_match(bytes).then(|| control_records(entry, bytes)).flatten();
+            self.holes |= rows.is_none();
+            self.starts.extend(rows.iter().flatten().filter_map(|row| match row {
+                Control::ManifestLog(log) => Some((log.log, log.next)),
+                _ => None,
+            }));
+        } else {
+            self.index().add_entry(entry);
+        }
+    }
+
+    fn index(&mut self) -> &mut SegmentIndex {
+        let (starts, holes) = (&mut self.starts, self.holes);
+        self.index.get_or_insert_with(|| {
+            let mut index = SegmentIndex::begin(starts.drain(..));
+            if holes {
+                index.set_holes();
+            }
+            index
+        })
+    }
 }
 
 impl Shard {
@@ -74,8 +109,8 @@ impl Shard {
     fn start_rebuild(&mut self, segment: SegmentId) {
         let end = self.catalog.segment(segment).expect("only sealed segments are loaded").end;
         let load = self.reads.loads.get_mut(&segment).expect("it is being loaded");
-        let (scan, starts, index) = (None, Vec::new(), None);
-        load.rebuild = Some(Rebuild { end, read: 0, scan, starts, index, holes: false });
+        let content = Content::default();
+        load.rebuild = Some(Rebuild { end, read: 0, scan: None, content });
         self.read_chunk(segment);
     }
 
@@ -128,31 +163,10 @@ impl Shard {
         scan.feed(bytes);
         loop {
             match scan.next(last) {
-                Step::Entry(entry, bytes) => {
-                    if !entry.head.flags.has(Flags::MANIFEST) {
-                        let (starts, holes) = (&mut rebuild.starts, rebuild.holes);
-                        let begin = || {
-                            let mut index = SegmentIndex::begin(starts.drain(..));
-                            if holes {
-                                index.set_holes();
-                            }
-                            index
-                        };
-                        rebuild.index.get_or_insert_with(begin).add_entry(&entry);
-                        continue;
-                    }
-                    let rows =
-                        entry.sections_match(&bytes).then(|| control_records(&entry, &bytes));
-                    rebuild.holes |= rows.is_none();
-                    let rows = rows.flatten().unwrap_or_default();
-                    rebuild.starts.extend(rows.iter().filter_map(|row| match row {
-                        Control::ManifestLog(log) => Some((log.log, log.next)),
-                        _ => None,
-                    }));
-                }
+                Step::Entry(entry, bytes) => rebuild.content.add(&entry, &bytes),
                 Step::Hole if u64::from(scan.place().offset) >= rebuild.end => break,
                 Step::Hole => {
-                    rebuild.holes = true;
+                    rebuild.content.holes = true;
                     if !scan.skip_hole() {
                         break;
                     }
@@ -163,9 +177,8 @@ impl Shard {
         if !last {
             return self.read_chunk(segment);
         }
-        let starts = std::mem::take(&mut rebuild.starts);
-        let mut index = rebuild.index.take().unwrap_or_else(|| SegmentIndex::begin(starts));
-        if rebuild.holes {
+        let mut index = std::mem::take(rebuild.content.index());
+        if rebuild.content.holes {
             index.set_holes();
         } else {
             let bytes = index.encode(&place);

@@ -1,7 +1,8 @@
 //! Opening a shard: runs the recovery, then becomes what it found.
 //!
-//! Nothing is acted on that is not durable: a segment that was not closed is followed by a fresh one
-//! (`roll`) before anything is written, and files that a seal names stay until that one is durable.
+//! Nothing is acted on that is not durable: a segment that was not closed is followed by a fresh
+//! one (`roll`) before anything is written, and files that a seal names stay until that one is
+//! durable.
 //!
 //! Not here: what the files mean (`recover`).
 

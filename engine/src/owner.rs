@@ -45,8 +45,8 @@ impl Shard {
         let reader = known.unwrap_or(self.catalog.next_reader());
         let epoch = self.catalog.next_epoch();
         let control = Control::ReaderOpened { reader, epoch, sources: positions, name };
-        // A manifest's row of a processor has 84 bytes more than this record. A known one has its row
-        // already: it is never kept out, unless it wants more sources.
+        // A manifest's row of a processor has 84 bytes more than this record. A known one has its
+        // row already: it is never kept out, unless it wants more sources.
         let room = match known.map(|known| self.more_sources(known, &control)) {
             Some(0) => Ok(self.admit(need_of_control(&control), Class::Position)),
             Some(more) => self.room_for(&control, more, Class::Position),

@@ -59,8 +59,8 @@ impl ProcessorOptions {
         Self { change: true, ..self }
     }
 
-    /// Each call of [`Processor::next`] gives at most about so many bytes of records, or one section
-    /// if that is larger. Default: 1 MiB, at most 16 MiB.
+    /// Each call of [`Processor::next`] gives at most about so many bytes of records, or one
+    /// section if that is larger. Default: 1 MiB, at most 16 MiB.
     pub fn max_bytes(self, bytes: u32) -> Self {
         Self { bytes_max: bytes.clamp(1, READ_SIZE_MAX), ..self }
     }

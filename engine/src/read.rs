@@ -97,8 +97,8 @@ impl Reads {
 
     fn park(&mut self, log: LogId, job: u64) {
         let parked = self.parked.entry(log).or_default();
-        // Reads whose client went away would pile up at a log where nothing happens. Looking for them
-        // whenever the list has doubled costs little for each read.
+        // Reads whose client went away would pile up at a log where nothing happens. Looking for
+        // them whenever the list has doubled costs little for each read.
         if parked.len().is_power_of_two() {
             let jobs = &mut self.jobs;
             parked.retain(|id| {

@@ -118,8 +118,8 @@ impl Shard {
         }
     }
 
-    /// Whether carrying a chain forward frees clearly more than it writes: if a chain is larger than
-    /// a segment, its copies alone would be a reason to carry it again, and again.
+    /// Whether carrying a chain forward frees clearly more than it writes: if a chain is larger
+    /// than a segment, its copies alone would be a reason to carry it again, and again.
     fn carry_pays(&self, reader: &ManifestReader) -> bool {
         let sealed = self.catalog.segments().filter(|segment| !segment.freed).count() as u64;
         sealed * self.config.segment_size >= 4 * (reader.snapshot_bytes + reader.delta_bytes)

@@ -1,10 +1,10 @@
 //! Which way to make writes durable, chosen when the shard is opened and watched while it runs.
 //!
-//! `RWF_DSYNC` on each write is faster, and a third of the processor time, nearly everywhere. Without
-//! FUA it needs a kernel worker after each write to send the flush, and where that worker's core is
-//! busy it waits a whole scheduler tick, now and then or again and again. Then plain writes followed
-//! by one `fdatasync` are faster. So: start with the first, change to the second when most of the
-//! time that writes took went into such ticks, try the first again after a while.
+//! `RWF_DSYNC` on each write is faster, and a third of the processor time, nearly everywhere.
+//! Without FUA it needs a kernel worker after each write to send the flush, and where that worker's
+//! core is busy it waits a whole scheduler tick, now and then or again and again. Then plain writes
+//! followed by one `fdatasync` are faster. So: start with the first, change to the second when most
+//! of the time that writes took went into such ticks, try the first again after a while.
 //!
 //! Not here: the rule that a change waits until nothing is in flight (`commit`).
 

@@ -1,8 +1,8 @@
 //! What clients ask for: chance chooses, with a taste that differs from seed to seed.
 //!
-//! A processor's state is checkable: a delta holds, for each source, from where to where it moved and
-//! a hash of the records between; a snapshot the same from where the processor began. Owners that
-//! were fenced go on trying.
+//! A processor's state is checkable: a delta holds, for each source, from where to where it moved
+//! and a hash of the records between; a snapshot the same from where the processor began. Owners
+//! that were fenced go on trying.
 //!
 //! Not here: whether answers are right (`world`).
 

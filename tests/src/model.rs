@@ -330,18 +330,9 @@ impl State {
                 }
                 None => Outcome::Refused("no such processor"),
             },
-            Effect::Part(reader, epoch, number, bytes) => match self.check_owner(*reader, *epoch) {
-                Some(why) => Outcome::Refused(why),
-                None => {
-                    let reader = self.readers.get_mut(reader).expect("it was checked");
-                    if reader.parts_for != *number {
-                        reader.parts_for = *number;
-                        reader.parts.clear();
-                    }
-                    reader.parts.push(bytes.clone());
-                    Outcome::Done
-                }
-            },
+            Effect::Part(reader, epoch, number, bytes) => {
+                self.part(*reader, *epoch, *number, bytes)
+            }
             Effect::Commit(commit) => self.commit(commit),
             Effect::ListLogs(prefix) => {
                 let named = self.logs.iter().filter(|(_, log)| log.name.starts_with(prefix));
@@ -359,6 +350,19 @@ impl State {
                 Outcome::Readers(names)
             }
         }
+    }
+
+    fn part(&mut self, reader: ReaderId, epoch: Epoch, number: u64, bytes: &Blob) -> Outcome {
+        if let Some(why) = self.check_owner(reader, epoch) {
+            return Outcome::Refused(why);
+        }
+        let reader = self.readers.get_mut(&reader).expect("it was checked");
+        if reader.parts_for != number {
+            reader.parts_for = number;
+            reader.parts.clear();
+        }
+        reader.parts.push(bytes.clone());
+        Outcome::Done
     }
 
     /// A request was refused because the disk is full.

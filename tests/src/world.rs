@@ -1,8 +1,8 @@
 //! One seed, one world: a shard on a simulated disk, its clients, a clock, and the model beside it.
 //!
 //! ```text
-//! step: a completion | some requests | time passes      -> pump: operations out, answers in, checked
-//! end of an episode: power cut | kill | clean close     -> reopen (crashed again and again) -> audit
+//! step: a completion | some requests | time passes   -> pump: operations out, answers in, checked
+//! end of an episode: power cut | kill | clean close  -> reopen (crashed again and again) -> audit
 //! ```
 //!
 //! - `bases` are the states that may stand, seen from outside: one while running, several between a

@@ -1,5 +1,5 @@
-//! Corners that once went wrong: what races with a full inbox, a second close, a failed open, damage
-//! beside intact data, states larger than segments, files that pile up.
+//! Corners that once went wrong: what races with a full inbox, a second close, a failed open,
+//! damage beside intact data, states larger than segments, files that pile up.
 
 use std::fs;
 use std::future::Future;
