@@ -229,7 +229,10 @@ impl Runner {
         }
         match Uring::new(Arc::clone(dir), bell.clone(), lock.file()) {
             Ok(ring) => Ok((Self::Ring(Box::new(ring)), None)),
-            Err(error) if mode == IoMode::Ring => Err(error),
+            Err(error) if mode == IoMode::Ring => {
+                let why = format!("io_uring is refused ({error}); IoMode::Auto does without");
+                Err(io::Error::new(error.kind(), why))
+            }
             Err(error) => {
                 SAID.call_once(|| {
                     tracing::warn!(%error, "io_uring is refused; going on without, more slowly");

