@@ -12,6 +12,7 @@ pub mod audit;
 pub mod clients;
 pub mod coverage;
 pub mod model;
+pub mod process;
 pub mod reading;
 pub mod rng;
 pub mod rot;

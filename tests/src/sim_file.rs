@@ -167,7 +167,7 @@ impl SimFile {
 /// Which sectors of a write arrive. All or nothing are as likely as everything between.
 fn draw(len: usize, rng: &mut Rng) -> (Fate, impl Fn(usize) -> bool) {
     let sectors = len.div_ceil(SECTOR);
-    let salt = rng.next();
+    let salt = rng.number();
     let cut = rng.index(sectors);
     let (fate, how) = match rng.below(6) {
         0 | 1 => (Fate::Lost, 0),

@@ -10,16 +10,14 @@
 //! - Answers to requests come in the order of the requests; what has no answer at a crash may have
 //!   happened, but only if all before it did.
 //!
-//! Not here: which requests are made (`clients`), what is checked after opening (`audit`).
+//! Not here: which requests are made (`clients`), how a process begins and ends (`process`), what is
+//! checked after opening (`audit`).
 
 use std::collections::VecDeque;
 
 use oncelog::ShardId;
-use oncelog::error::OpenError;
 use oncelog::io::Now;
 use oncelog::limits::SEGMENT_SIZE_MIN;
-use oncelog::reply::pair;
-use oncelog::request::Request;
 use oncelog::shard::{Shard, ShardConfig};
 use oncelog::sync::SyncMethod;
 
@@ -72,9 +70,9 @@ impl Weather {
 
 /// A request without an answer yet.
 pub(crate) struct Asked {
-    effect: Effect,
+    pub(crate) effect: Effect,
     waiting: Waiting,
-    answer: Option<Answered>,
+    pub(crate) answer: Option<Answered>,
 }
 
 /// The process ended while something was under way.
@@ -91,10 +89,10 @@ pub struct World {
     pub(crate) bases: Vec<State>,
     pub(crate) asked: VecDeque<Asked>,
     /// Processors whose epoch is durable but whose state is still being read.
-    owning: Vec<(Waiting, Outcome)>,
+    pub(crate) owning: Vec<(Waiting, Outcome)>,
     pub(crate) reads: Vec<Reading>,
     pub(crate) clients: Clients,
-    config: ShardConfig,
+    pub(crate) config: ShardConfig,
     /// How fast time passes: microseconds between two steps, at most.
     pace_us: u64,
     /// Steps until the process ends in the middle of opening, if it is to.
@@ -306,6 +304,8 @@ impl World {
             }
             (None, _) => panic!("a later request was answered before {effect:?}"),
         };
+        // Otherwise losing all segments would look like a shard that never began.
+        assert!(self.disk.has_begun() || !matches!(outcome, Outcome::Appended(..)));
         let expected = base.apply(&effect);
         self.coverage.answered(&effect, &outcome);
         if let (Outcome::Owned(_), Effect::OpenReader { .. }) = (&expected, &effect) {
@@ -411,128 +411,6 @@ impl World {
                 read.log, read.at
             );
         }
-    }
-
-    /// Whether the shard stopped.
-    pub(crate) fn has_stopped(&self) -> bool {
-        self.asked.iter().any(|asked| matches!(asked.answer, Some((Outcome::Stopped, _))))
-    }
-
-    fn end_process(&mut self) {
-        let stopped = self.has_stopped();
-        self.coverage.stops += u64::from(stopped);
-        if stopped {
-            self.drain();
-        }
-        if self.rng.one_in(4) { self.close() } else { self.crash() }
-    }
-
-    /// Power cut or kill.
-    pub(crate) fn crash(&mut self) {
-        let power = self.rng.below(4) > 0;
-        self.note(|_| (if power { "power cut" } else { "kill" }).to_owned());
-        self.coverage.crashes += 1;
-        self.process_ended();
-        if power { self.disk.cut_power(&mut self.rng) } else { self.disk.kill(&mut self.rng) }
-    }
-
-    fn process_ended(&mut self) {
-        self.shard = None;
-        self.owning.clear();
-        self.reads.clear();
-        let asked: Vec<_> = self.asked.drain(..).map(|asked| asked.effect).collect();
-        for mut state in std::mem::take(&mut self.bases) {
-            self.bases.push(state.clone());
-            for effect in &asked {
-                state.apply(effect);
-                self.bases.push(state.clone());
-            }
-        }
-        self.bases.iter_mut().for_each(State::restarted);
-    }
-
-    /// A clean end: everything is answered, the next process goes on.
-    pub(crate) fn close(&mut self) {
-        self.note(|_| "close".to_owned());
-        while !self.wants_requests() {
-            self.pump();
-            self.complete_one();
-        }
-        let stopped = self.has_stopped();
-        let (reply, mut pending) = pair();
-        let now = self.now;
-        let shard = self.shard.as_mut().expect("it wants requests");
-        shard.handle_request(Request::Close { reply }, now);
-        let mut steps = 0;
-        loop {
-            self.pump();
-            if self.shard.as_ref().expect("it runs").is_finished() {
-                break;
-            }
-            self.complete_one();
-            steps += 1;
-            assert!(steps < 100_000, "it never closes");
-        }
-        let closed = take(&mut pending).expect("a finished shard has answered");
-        let stopped = stopped || self.has_stopped() || closed.is_err();
-        assert!(closed.is_err() || !stopped, "a stopped shard says that it closed well");
-        assert!(closed.is_ok() || self.weather.failing > 0, "{closed:?}");
-        self.coverage.closes += u64::from(closed.is_ok());
-        assert!(stopped || self.asked.is_empty(), "closed, but something has no answer");
-        assert_eq!(self.disk.under_way(), 0);
-        self.process_ended();
-        if self.rng.one_in(3) {
-            self.disk.cut_power(&mut self.rng);
-        }
-    }
-
-    /// Opens, and looks whether everything is there; crashes meanwhile, several times.
-    pub(crate) fn reopen(&mut self) {
-        loop {
-            self.crash_in = self.rng.one_in(3).then(|| self.rng.below(40));
-            let opened = self.open_once().map(|opened| {
-                // An ordinary crash always opens.
-                opened.unwrap_or_else(|error| panic!("the shard could not be opened: {error}"));
-            });
-            if opened.and_then(|()| self.audit()).is_ok() {
-                return;
-            }
-            self.coverage.recoveries_crashed += 1;
-            self.crash();
-        }
-    }
-
-    pub(crate) fn open_once(&mut self) -> Result<Result<(), OpenError>, Crashed> {
-        let found = self.disk.found();
-        self.note(|_| format!("open {found:?}"));
-        self.config.begun = self.disk.has_begun();
-        self.shard = Some(Shard::open(self.config.clone(), &found));
-        loop {
-            self.pump();
-            let opened = self.shard.as_mut().expect("it was just made").poll_opened();
-            match opened {
-                None => self.tick()?,
-                Some(Ok(())) => break,
-                Some(Err(error)) => return Ok(Err(error)),
-            }
-        }
-        self.crash_in = self.crash_in.or_else(|| self.rng.one_in(4).then(|| self.rng.below(60)));
-        Ok(Ok(()))
-    }
-
-    /// A completion, or a crash in the middle of opening.
-    pub(crate) fn tick(&mut self) -> Result<(), Crashed> {
-        match &mut self.crash_in {
-            Some(0) => return Err(Crashed),
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        self.pass_time(300);
-        if self.disk.under_way() == 0 {
-            self.sleep();
-        }
-        self.complete_one();
-        Ok(())
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce(&Self) -> String) {
