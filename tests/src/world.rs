@@ -10,8 +10,8 @@
 //! - Answers to requests come in the order of the requests; what has no answer at a crash may have
 //!   happened, but only if all before it did.
 //!
-//! Not here: which requests are made (`clients`), how a process begins and ends (`process`), what is
-//! checked after opening (`audit`).
+//! Not here: which requests are made (`clients`), how a process begins and ends (`process`), and
+//! what is checked after opening (`audit`).
 
 use std::collections::VecDeque;
 

@@ -35,7 +35,7 @@ fn must_meet(coverage: &Coverage, all: &[&str]) {
 /// Goal: power cuts and kills at any instant, again while opening, lose nothing acknowledged.
 #[test]
 fn acked_records_survive_any_crash() {
-    let coverage = run_all("acked_records_survive_any_crash", 0..300, Weather::CRASHES);
+    let coverage = run_all("acked_records_survive_any_crash", 0..200, Weather::CRASHES);
     let rare = ["stops", "no_space", "reads_failed", "rot_seen", "rot_refused"];
     let all: Vec<_> = coverage.all().iter().map(|(name, _)| *name).collect();
     let often: Vec<_> = all.into_iter().filter(|name| !rare.contains(name)).collect();
