@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example durable_append -- [--data DIR] [--seconds N] [--rounds N]
+//!                                                 [--only WORD]
 //! ```
 //!
 //! In each round, one after the other: fio (4 KiB write + fdatasync, one in flight; left out where
@@ -22,15 +23,17 @@ const PRODUCERS: usize = 64;
 
 fn main() -> Result<()> {
     let mut data = std::env::temp_dir();
-    let (mut seconds, mut rounds) = (3, 3);
+    let (mut seconds, mut rounds, mut only) = (3, 3, String::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next();
-        let value = value.ok_or("usage: durable_append [--data DIR] [--seconds N] [--rounds N]")?;
+        let usage = "usage: durable_append [--data DIR] [--seconds N] [--rounds N] [--only WORD]";
+        let value = value.ok_or(usage)?;
         match name.as_str() {
             "--data" => data = PathBuf::from(value),
             "--seconds" => seconds = value.parse()?,
             "--rounds" => rounds = value.parse()?,
+            "--only" => only = value,
             _ => return Err(format!("{name} is not known").into()),
         }
     }
@@ -43,19 +46,31 @@ fn main() -> Result<()> {
             println!("  fio 4 KiB write + fdatasync     p50 {p50:7.1} us {rate:9.0} /s");
         }
         let engine = Options::new(dir.path().join(format!("round-{round}"))).shards(1).open()?;
-        let one = Figures::of(&engine, |engine| one_producer(engine, limit))?;
-        one.print("1 producer, 1 KiB", fio);
-        let many = Figures::of(&engine, |engine| many_producers(engine, limit))?;
-        many.print("64 producers, 1 KiB", fio);
-        let one = Figures::of(&engine, |engine| processors(engine, 1, limit))?;
-        one.print("1 processor, commit each", fio);
-        let many_commits = Figures::of(&engine, |engine| processors(engine, PRODUCERS, limit))?;
-        many_commits.print("64 processors, commit each", fio);
-        println!("  commits / appends at 64: {:.2}", many_commits.rate() / many.rate());
+        let mut rates = Vec::new();
+        for (name, work) in WORK {
+            if name.contains(&only) {
+                let figures = Figures::of(&engine, |engine| work(engine, limit))?;
+                figures.print(name, fio);
+                rates.push(figures.rate());
+            }
+        }
+        if let [one, many, commits_of_one, commits_of_many] = rates[..] {
+            let (one, many) = (commits_of_one / one, commits_of_many / many);
+            println!("  commits beside appends          {one:.2} with one, {many:.2} with 64");
+        }
         engine.close().wait()?;
     }
     Ok(())
 }
+
+type Work = fn(&Engine, Duration) -> Result<(Vec<f64>, Duration)>;
+
+const WORK: [(&str, Work); 4] = [
+    ("1 producer, 1 KiB", one_producer),
+    ("64 producers, 1 KiB", many_producers),
+    ("1 processor, commit each", |engine, limit| processors(engine, 1, limit)),
+    ("64 processors, commit each", |engine, limit| processors(engine, PRODUCERS, limit)),
+];
 
 /// What one workload did.
 struct Figures {
