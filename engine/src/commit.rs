@@ -453,7 +453,16 @@ impl Journal {
     }
 
     /// A write completed, whole. Returns the entries that are durable now, in order.
-    pub fn entry_written(&mut self, ordinal: u64, buf: Buf, now_us: u64) -> Vec<InFlight> {
+    ///
+    /// `quiet_since_us` says since when the device has had nothing else to do: a write that waited
+    /// behind other work says nothing about the method.
+    pub fn entry_written(
+        &mut self,
+        ordinal: u64,
+        buf: Buf,
+        quiet_since_us: u64,
+        now_us: u64,
+    ) -> Vec<InFlight> {
         let entry = self.in_flight.iter_mut().find(|entry| entry.ordinal == ordinal);
         let entry = entry.expect("only entries in flight complete");
         assert_eq!(entry.state, State::Writing);
@@ -462,7 +471,8 @@ impl Journal {
             SyncMethod::Dsync => State::Durable,
             SyncMethod::Fdatasync => State::Written,
         };
-        if entry.bytes.len() < ENTRY_SIZE_SMALL as usize {
+        let small = entry.bytes.len() < ENTRY_SIZE_SMALL as usize;
+        if small && quiet_since_us <= entry.started_us {
             self.policy.took(now_us.saturating_sub(entry.started_us));
         }
         self.take_durable()

@@ -97,6 +97,11 @@ impl Spares {
         self.no_space.is_some() && self.ready().is_none()
     }
 
+    /// Whether a spare is being made.
+    pub(crate) fn is_making(&self) -> bool {
+        matches!(self.next, Next::Making(_))
+    }
+
     /// When to try again, if the disk is full.
     pub(crate) fn retry_at(&self) -> Option<u64> {
         self.no_space.filter(|_| self.next == Next::None && self.spares.is_empty())

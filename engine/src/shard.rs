@@ -91,6 +91,15 @@ pub(crate) enum Purpose {
     Walk(u64),
 }
 
+impl Purpose {
+    fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Self::ReadPiece { .. } | Self::LoadSide(_) | Self::LoadChunk(_) | Self::Walk(_)
+        )
+    }
+}
+
 /// What happens once everything staged before it is durable.
 pub(crate) enum Deferred {
     Answer(Answer),
@@ -130,6 +139,8 @@ pub struct Shard {
     next_op: u32,
     pub(crate) queue: VecDeque<(Purpose, OpKind)>,
     last_durable_us: u64,
+    /// When the last read or new spare was done.
+    quiet_since_us: u64,
     pub(crate) stopped: Option<Stopped>,
     /// Who asked for the end.
     pub(crate) closing: Vec<Reply<(), Stopped>>,
@@ -178,6 +189,7 @@ impl Shard {
             next_op: 0,
             queue: VecDeque::new(),
             last_durable_us: 0,
+            quiet_since_us: 0,
             stopped: None,
             closing: Vec::new(),
             finished: false,
@@ -277,13 +289,7 @@ impl Shard {
         let (purpose, kind) = self.next_work(now)?;
         let id = OpId(self.next_op);
         self.next_op = self.next_op.wrapping_add(1);
-        if let Purpose::ReadPiece { .. }
-        | Purpose::LoadSide(_)
-        | Purpose::LoadChunk(_)
-        | Purpose::Walk(_) = purpose
-        {
-            self.reads.in_flight += 1;
-        }
+        self.reads.in_flight += u32::from(purpose.is_read());
         let before = self.purposes.insert(id, purpose);
         assert!(before.is_none(), "an operation's number is reused after its completion only");
         Some(Op { id, kind })
@@ -390,21 +396,23 @@ impl Shard {
     /// Takes the completion of an operation that was polled before.
     pub fn handle_completion(&mut self, done: Completion, now: Now) {
         let purpose = self.purposes.remove(&done.id).expect("only polled operations complete");
+        if purpose.is_read() || matches!(purpose, Purpose::MakeSpare) {
+            self.quiet_since_us = now.mono_us;
+        }
+        if purpose.is_read() {
+            self.reads.in_flight -= 1;
+        }
         match purpose {
             Purpose::ReadPiece { job, piece } => {
-                self.reads.in_flight -= 1;
                 self.piece_read(job, piece, done);
             }
             Purpose::LoadSide(segment) => {
-                self.reads.in_flight -= 1;
                 self.side_read(segment, done);
             }
             Purpose::LoadChunk(segment) => {
-                self.reads.in_flight -= 1;
                 self.chunk_read(segment, done);
             }
             Purpose::Walk(walk) => {
-                self.reads.in_flight -= 1;
                 self.walk_read(walk, done);
             }
             Purpose::Recovery => self.recover(Some(done)),
@@ -466,7 +474,9 @@ impl Shard {
             // The host continues short writes; if it could not, the rest is not on disk.
             return self.stop_short();
         }
-        let durable = self.journal.entry_written(ordinal, buf, now.mono_us);
+        let busy = self.reads.in_flight > 0 || self.spares.is_making();
+        let quiet_since = if busy { u64::MAX } else { self.quiet_since_us };
+        let durable = self.journal.entry_written(ordinal, buf, quiet_since, now.mono_us);
         self.became_durable(durable, now);
     }
 
