@@ -16,12 +16,14 @@ use bytes::Bytes;
 
 use crate::commit::Need;
 use crate::error::{AppendError, CommitError, NoSpace, ProcessorError};
-use crate::format::control::{Checkpoint, CheckpointState, Control, SourcePosition};
+use crate::format::control::{
+    Checkpoint, CheckpointState, Control, SourcePosition, checkpoint_record_size,
+};
 use crate::limits::{DELTA_BYTES_DUE, DELTAS_DUE};
 use crate::name::group_of;
 use crate::position::{Epoch, LogId, ReaderId};
 use crate::reply::Reply;
-use crate::request::{Answer, CommitRequest, Committed, NewState, Request, Restored};
+use crate::request::{Answer, CommitRequest, Committed, NewState, Part, Request, Restored};
 use crate::restore::WalkFor;
 use crate::serve::{Admit, Class, need_of, need_of_control};
 use crate::shard::{Deferred, Shard};
@@ -207,9 +209,8 @@ impl Shard {
     }
 
     pub(crate) fn commit(&mut self, commit: Box<CommitRequest>) -> Option<Request> {
-        let checked = self.check_commit(&commit);
-        let (control, need) = match checked {
-            Ok(checked) => checked,
+        let need = match self.check_commit(&commit) {
+            Ok(need) => need,
             Err(error) => {
                 if !matches!(error, CommitError::Fenced { .. } | CommitError::Dropped) {
                     self.end_owner(commit.reader);
@@ -226,26 +227,39 @@ impl Shard {
                 self.end_owner(commit.reader);
                 self.answer(Answer::Commit(commit.reply, Err(CommitError::NoSpace(NoSpace))));
             }
-            Admit::Yes => {
-                let CommitRequest { reader, outputs, reply, .. } = *commit;
-                self.stage(&control);
-                let stage = |part: crate::request::Part| self.stage_records(part.log, part.records);
-                let outputs = outputs.into_iter().map(stage).collect();
-                let stored = &self.catalog.reader(reader).expect("it was checked").stored;
-                let due = DELTA_BYTES_DUE.max(4 * stored.snapshot_bytes);
-                let snapshot_due = stored.deltas >= DELTAS_DUE || stored.delta_bytes > due;
-                let committed = Committed { number: stored.number, outputs, snapshot_due };
-                self.retention_due |= matches!(
-                    control,
-                    Control::Checkpoint(Checkpoint { state: CheckpointState::Snapshot { .. }, .. })
-                );
-                self.answer(Answer::Commit(reply, Ok(committed)));
-            }
+            Admit::Yes => self.stage_commit(*commit, need),
         }
         None
     }
 
-    fn check_commit(&self, commit: &CommitRequest) -> Result<(Control, Need), CommitError> {
+    /// Stages a commit that was checked and admitted: checkpoint and outputs, in one entry.
+    fn stage_commit(&mut self, commit: CommitRequest, need: Need) {
+        let CommitRequest { reader, epoch, number, from, to, outputs, reply, .. } = commit;
+        let state = self.catalog.reader(reader).expect("its owner was checked");
+        let (state, previous) = match commit.state {
+            NewState::None => (CheckpointState::None, None),
+            NewState::Delta(bytes) => (CheckpointState::Delta(bytes), state.stored.head),
+            NewState::Snapshot(last) => {
+                self.retention_due = true;
+                let parts = if commit.parts > 0 { state.parts.clone() } else { Vec::new() };
+                (CheckpointState::Snapshot { parts, last }, None)
+            }
+        };
+        let carried = false;
+        let checkpoint = Checkpoint { reader, epoch, number, carried, previous, from, to, state };
+        let control = Control::Checkpoint(checkpoint);
+        assert_eq!(control.size(), need.control);
+        self.stage(&control);
+        let stage = |part: Part| self.stage_records(part.log, part.records);
+        let outputs = outputs.into_iter().map(stage).collect();
+        let stored = &self.catalog.reader(reader).expect("it was checked").stored;
+        let due = DELTA_BYTES_DUE.max(4 * stored.snapshot_bytes);
+        let snapshot_due = stored.deltas >= DELTAS_DUE || stored.delta_bytes > due;
+        let committed = Committed { number, outputs, snapshot_due };
+        self.answer(Answer::Commit(reply, Ok(committed)));
+    }
+
+    fn check_commit(&self, commit: &CommitRequest) -> Result<Need, CommitError> {
         self.check_owner(commit.reader, commit.epoch)?;
         let state = self.catalog.reader(commit.reader).expect("its owner was checked");
         let stored = &state.stored;
@@ -268,38 +282,26 @@ impl Shard {
         }
         let outputs = need_of(&commit.outputs);
         self.check_batch(&commit.outputs, Need::default()).map_err(CommitError::Output)?;
-        let (checkpoint_state, previous) = match &commit.state {
-            NewState::None => (CheckpointState::None, None),
-            NewState::Delta(bytes) => (CheckpointState::Delta(bytes.clone()), stored.head),
+        let (parts, bytes) = match &commit.state {
+            NewState::None => (0, 0),
+            NewState::Delta(bytes) => (0, bytes.len()),
             NewState::Snapshot(last) => {
-                let parts = match commit.parts {
-                    0 => Vec::new(),
-                    count if state.parts_for == commit.number && state.parts.len() == count => {
-                        state.parts.clone()
-                    }
+                let sent = state.parts_for == commit.number && state.parts.len() == commit.parts;
+                if commit.parts > 0 && !sent {
                     // A part was never sent.
-                    _ => return Err(CommitError::Ended),
-                };
-                (CheckpointState::Snapshot { parts, last: last.clone() }, None)
+                    return Err(CommitError::Ended);
+                }
+                (commit.parts, last.len())
             }
         };
-        let control = Control::Checkpoint(Checkpoint {
-            reader: commit.reader,
-            epoch: commit.epoch,
-            number: stored.number + 1,
-            carried: false,
-            previous,
-            from: commit.from.clone(),
-            to: commit.to.clone(),
-            state: checkpoint_state,
-        });
-        let need = Need { control: control.size(), ..outputs };
+        let control = checkpoint_record_size(commit.to.len(), parts, bytes);
+        let need = Need { control, ..outputs };
         let (len, max) = (need.alone(), self.journal.entry_size_max().into());
         let sections_max = crate::limits::SECTIONS_MAX as usize - 1;
         if len > max || need.sections > sections_max {
             return Err(CommitError::TooLarge { len, max });
         }
-        Ok((control, need))
+        Ok(need)
     }
 }
 

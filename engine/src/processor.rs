@@ -10,7 +10,6 @@
 //!
 //! Not here: how a state is encoded (the application does).
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -298,7 +297,6 @@ impl Processor {
             }
             add_to_parts(&mut parts, log.id(), record);
         }
-        let from = self.positions.clone();
         let mut to: Vec<_> = self
             .sources
             .iter()
@@ -310,17 +308,17 @@ impl Processor {
                 None => return self.refuse(CommitError::NoSource { log }),
             }
         }
-        self.positions.clone_from(&to);
+        let from = std::mem::replace(&mut self.positions, to.clone());
 
-        let mut requests = VecDeque::new();
+        let mut parts_of_state = Vec::new();
         let state = match state {
-            NewState::Snapshot(whole) => NewState::Snapshot(self.split(whole, &mut requests)),
+            NewState::Snapshot(whole) => NewState::Snapshot(self.split(whole, &mut parts_of_state)),
             state => state,
         };
         let (reply, pending) = reply::pair();
         let (reader, epoch, number) = (self.reader, self.epoch, self.number);
         self.number += 1;
-        let sent = requests.len();
+        let sent = parts_of_state.len();
         let commit = CommitRequest {
             reader,
             epoch,
@@ -332,19 +330,20 @@ impl Processor {
             outputs: parts,
             reply,
         };
-        requests.push_back(Request::Commit(Box::new(commit)));
+        let commit = Request::Commit(Box::new(commit));
+        let requests = parts_of_state.into_iter().chain(std::iter::once(commit));
         Response::send_all(self.inner.inbox(self.shard), requests, pending)
     }
 
     /// Cuts the parts off that a snapshot has beyond one; the last one stays.
-    fn split(&self, mut snapshot: Bytes, requests: &mut VecDeque<Request>) -> Bytes {
+    fn split(&self, mut snapshot: Bytes, requests: &mut Vec<Request>) -> Bytes {
         let size = SNAPSHOT_PART_SIZE as usize;
         let (reader, epoch, number) = (self.reader, self.epoch, self.number);
         while snapshot.len() > size {
             // If a part is refused so is the commit: what the part is told need not be heard.
             let (reply, _) = reply::pair();
             let bytes = snapshot.split_to(size);
-            requests.push_back(Request::SnapshotPart { reader, epoch, number, bytes, reply });
+            requests.push(Request::SnapshotPart { reader, epoch, number, bytes, reply });
         }
         snapshot
     }

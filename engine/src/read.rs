@@ -27,7 +27,7 @@ use crate::limits::{BLOCK_SIZE, MIB, READ_SIZE_MAX};
 use crate::load::{Load, Waiter};
 use crate::position::{Dlsn, LogId, SegmentId, Sequence};
 use crate::request::{Answer, At, ReadAnswer, ReadRequest, SectionBytes};
-use crate::shard::{Purpose, Shard};
+use crate::shard::{Purpose, ReadFor, Shard};
 
 /// Sections at most so far apart are read together.
 const GAP_MAX: u64 = 32 * 1024;
@@ -441,7 +441,7 @@ impl Shard {
         let piece = |offset| Piece { offset, bytes: Bytes::new(), failed: None };
         job.pieces = pieces.iter().map(|(begin, _)| piece(*begin)).collect();
         for (piece, (begin, end)) in pieces.iter().enumerate() {
-            let purpose = Purpose::ReadPiece { job: id, piece };
+            let purpose = Purpose::Read(ReadFor::Piece { job: id, piece });
             self.reads.enqueue(purpose, segment, *begin, end - begin);
         }
         if pieces.is_empty() {

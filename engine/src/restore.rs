@@ -25,7 +25,7 @@ use crate::recover::control_records;
 use crate::reply::Reply;
 use crate::request::{Answer, Restored};
 use crate::retention::Carry;
-use crate::shard::{Purpose, Shard};
+use crate::shard::{Purpose, ReadFor, Shard};
 
 /// The first read of an entry: most control sections end before this.
 const PROBE_SIZE: u64 = 64 * KIB as u64;
@@ -192,7 +192,7 @@ impl Shard {
         let walk = self.walks.walks.get_mut(&id).expect("it is being advanced");
         let offset = u32::try_from(begin).expect("not behind the link");
         walk.window = (Link { offset, ..link }, Bytes::new());
-        self.reads.enqueue(Purpose::Walk(id), link.segment, begin, end - begin);
+        self.reads.enqueue(Purpose::Read(ReadFor::Walk(id)), link.segment, begin, end - begin);
     }
 
     /// An entry of the chain was read.
@@ -231,7 +231,7 @@ impl Shard {
             walk.window = (link, Bytes::new());
             let (segment, offset) = (link.segment, link.offset.into());
             let len = self.journal.entry_size_max().into();
-            self.reads.enqueue(Purpose::Walk(id), segment, offset, len);
+            self.reads.enqueue(Purpose::Read(ReadFor::Walk(id)), segment, offset, len);
             return false;
         }
         let found = match (&entry, control, end) {

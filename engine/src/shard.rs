@@ -78,26 +78,21 @@ pub(crate) enum Purpose {
     Recycle(SegmentId, Option<SpareId>),
     /// Nothing depends on it; a failure is only logged.
     Background(&'static str),
-    /// A piece of a read.
-    ReadPiece {
-        job: u64,
-        piece: usize,
-    },
-    /// The side file of a sealed segment.
-    LoadSide(SegmentId),
-    /// The next bytes of a sealed segment whose index is rebuilt.
-    LoadChunk(SegmentId),
-    /// An entry of a state chain.
-    Walk(u64),
+    /// A read of a segment or its side file.
+    Read(ReadFor),
 }
 
-impl Purpose {
-    fn is_read(&self) -> bool {
-        matches!(
-            self,
-            Self::ReadPiece { .. } | Self::LoadSide(_) | Self::LoadChunk(_) | Self::Walk(_)
-        )
-    }
+/// What is read.
+#[derive(Debug)]
+pub(crate) enum ReadFor {
+    /// A piece of what a client asked for.
+    Piece { job: u64, piece: usize },
+    /// The side file of a sealed segment.
+    Side(SegmentId),
+    /// The next bytes of a sealed segment whose index is rebuilt.
+    Chunk(SegmentId),
+    /// An entry of a state chain.
+    Walk(u64),
 }
 
 /// What happens once everything staged before it is durable.
@@ -289,7 +284,7 @@ impl Shard {
         let (purpose, kind) = self.next_work(now)?;
         let id = OpId(self.next_op);
         self.next_op = self.next_op.wrapping_add(1);
-        self.reads.in_flight += u32::from(purpose.is_read());
+        self.reads.in_flight += u32::from(matches!(purpose, Purpose::Read(_)));
         let before = self.purposes.insert(id, purpose);
         assert!(before.is_none(), "an operation's number is reused after its completion only");
         Some(Op { id, kind })
@@ -396,25 +391,11 @@ impl Shard {
     /// Takes the completion of an operation that was polled before.
     pub fn handle_completion(&mut self, done: Completion, now: Now) {
         let purpose = self.purposes.remove(&done.id).expect("only polled operations complete");
-        if purpose.is_read() || matches!(purpose, Purpose::MakeSpare) {
+        if matches!(purpose, Purpose::Read(_) | Purpose::MakeSpare) {
             self.quiet_since_us = now.mono_us;
         }
-        if purpose.is_read() {
-            self.reads.in_flight -= 1;
-        }
         match purpose {
-            Purpose::ReadPiece { job, piece } => {
-                self.piece_read(job, piece, done);
-            }
-            Purpose::LoadSide(segment) => {
-                self.side_read(segment, done);
-            }
-            Purpose::LoadChunk(segment) => {
-                self.chunk_read(segment, done);
-            }
-            Purpose::Walk(walk) => {
-                self.walk_read(walk, done);
-            }
+            Purpose::Read(what) => self.read_done(what, done),
             Purpose::Recovery => self.recover(Some(done)),
             Purpose::Background(what) => {
                 if let Err(error) = done.result {
@@ -466,6 +447,16 @@ impl Shard {
                 }
                 Err(error) => self.stop("recycling a segment", error),
             },
+        }
+    }
+
+    fn read_done(&mut self, what: ReadFor, done: Completion) {
+        self.reads.in_flight -= 1;
+        match what {
+            ReadFor::Piece { job, piece } => self.piece_read(job, piece, done),
+            ReadFor::Side(segment) => self.side_read(segment, done),
+            ReadFor::Chunk(segment) => self.chunk_read(segment, done),
+            ReadFor::Walk(walk) => self.walk_read(walk, done),
         }
     }
 

@@ -402,12 +402,22 @@ impl Control {
 }
 
 fn checkpoint_size(checkpoint: &Checkpoint) -> usize {
-    let state = match &checkpoint.state {
-        CheckpointState::None => 0,
-        CheckpointState::Delta(bytes) => bytes.len(),
-        CheckpointState::Snapshot { parts, last } => 16 * parts.len() + last.len(),
+    let (parts, bytes) = match &checkpoint.state {
+        CheckpointState::None => (0, 0),
+        CheckpointState::Delta(bytes) => (0, bytes.len()),
+        CheckpointState::Snapshot { parts, last } => (parts.len(), last.len()),
     };
-    60 + 24 * checkpoint.to.len() + state
+    checkpoint_body_size(checkpoint.to.len(), parts, bytes)
+}
+
+fn checkpoint_body_size(sources: usize, parts: usize, bytes: usize) -> usize {
+    60 + 24 * sources + 16 * parts + bytes
+}
+
+/// Bytes that a checkpoint with so many sources, parts and bytes of state takes in a section.
+#[must_use]
+pub fn checkpoint_record_size(sources: usize, parts: usize, bytes: usize) -> u64 {
+    (CONTROL_HEADER_SIZE + checkpoint_body_size(sources, parts, bytes)) as u64
 }
 
 fn put_checkpoint(out: &mut BytesMut, checkpoint: &Checkpoint) {
