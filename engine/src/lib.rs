@@ -79,9 +79,9 @@ pub mod inbox;
 #[doc(hidden)]
 pub mod meta;
 #[doc(hidden)]
-pub mod files;
-#[doc(hidden)]
 pub mod host;
+#[doc(hidden)]
+pub mod files;
 #[doc(hidden)]
 pub mod uring;
 #[doc(hidden)]
