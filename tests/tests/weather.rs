@@ -274,3 +274,55 @@ fn an_unclean_end_gives_the_unused_rest_of_its_segment_back() {
     assert!(fs::metadata(&before).unwrap().len() < 1 << 20);
     options(dir.path()).open().unwrap();
 }
+
+#[test]
+fn a_place_in_memory_works_and_is_reported_as_not_durable() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+        println!("skipped: there is no /dev/shm to write to");
+        return;
+    };
+    let engine = options(dir.path()).open().unwrap();
+    let info = engine.info().wait().unwrap();
+    if info.host.file_system != "tmpfs" {
+        println!("skipped: /dev/shm is {}", info.host.file_system);
+        return;
+    }
+    assert!(!info.durable);
+    assert!(info.host.why_not.unwrap().contains("memory"));
+    let log = engine.create_log("log").wait().unwrap();
+    log.append("works").wait().unwrap();
+    assert_eq!(log.get(Sequence::FIRST).wait().unwrap().unwrap().payload, "works");
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    use oncelog::format::header::Superblock;
+
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 1);
+    let path = dir.path().join("engine.meta");
+    let good = fs::read(&path).unwrap();
+    // The version stands at 32 (F-3); the checksum is made anew, as a newer program would.
+    let mut newer = Superblock::decode(&good).unwrap().encode();
+    newer[32..36].copy_from_slice(&2_u32.to_le_bytes());
+    let sum = crc_64_nvme(&newer[8..128]);
+    newer[..8].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&path, [&newer[..], &newer[..]].concat()).unwrap();
+    let error = refused(dir.path());
+    assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    fs::write(&path, good).unwrap();
+    options(dir.path()).open().unwrap();
+}
+
+/// CRC-64/NVME, bit by bit, from its published parameters (reflected polynomial
+/// 0x9a6c9329ac4bc9b5, all ones before and after).
+fn crc_64_nvme(bytes: &[u8]) -> u64 {
+    let mut sum = u64::MAX;
+    for byte in bytes {
+        sum ^= u64::from(*byte);
+        for _ in 0..8 {
+            sum = if sum & 1 == 1 { sum >> 1 ^ 0x9a6c_9329_ac4b_c9b5 } else { sum >> 1 };
+        }
+    }
+    !sum
+}
