@@ -239,7 +239,8 @@ impl Shard {
 
     fn wait_or_answer(&mut self, id: u64, next: Sequence, earliest: Sequence) {
         let job = &self.reads.jobs[&id];
-        if job.request.wait && self.closing.is_empty() && self.stopped.is_none() {
+        let ends = self.is_over() || !self.closing.is_empty() || self.stopped.is_some();
+        if job.request.wait && !ends {
             let log = job.request.log;
             return self.reads.park(log, id);
         }

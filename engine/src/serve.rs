@@ -101,8 +101,8 @@ impl Shard {
 
     /// Why nothing that writes is taken any more.
     fn refuses(&self) -> Option<Stopped> {
-        let closing = (!self.closing.is_empty()).then(Stopped::closed);
-        self.stopped.clone().or(closing)
+        let closing = self.is_over() || !self.closing.is_empty();
+        self.stopped.clone().or(closing.then(Stopped::closed))
     }
 
     /// A stopped shard still reads what is durable; everything else is refused.

@@ -136,7 +136,7 @@ impl World {
         }
         self.pass_time(300);
         if self.disk.under_way() == 0 {
-            self.sleep();
+            self.wait_for_timeout();
         }
         self.complete_one();
         Ok(())

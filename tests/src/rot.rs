@@ -58,7 +58,7 @@ impl World {
         self.drain();
         let mut steps = 0;
         while self.disk.under_way() > 0 || self.has_timeout() {
-            self.sleep();
+            self.wait_for_timeout();
             self.pump();
             self.complete_one();
             self.pump();

@@ -189,7 +189,7 @@ impl World {
         match self.rng.below(10) {
             0..5 => self.complete_one(),
             5..9 => self.act(),
-            _ if self.rng.one_in(4) => self.sleep(),
+            _ if self.rng.one_in(4) => self.wait_for_timeout(),
             _ => {}
         }
         self.pump();
@@ -206,7 +206,7 @@ impl World {
     }
 
     /// Nothing happens until the shard wants to be woken.
-    pub(crate) fn sleep(&mut self) {
+    pub(crate) fn wait_for_timeout(&mut self) {
         let timeout = self.shard.as_ref().and_then(Shard::poll_timeout);
         if let Some(at) = timeout.filter(|at| *at > self.now.mono_us) {
             self.now.wall_us += at - self.now.mono_us;
@@ -380,7 +380,7 @@ impl World {
                     "nothing is under way, but no answer to {}",
                     self.waits()
                 );
-                self.sleep();
+                self.wait_for_timeout();
                 self.pass_time(10);
             }
         }

@@ -238,3 +238,39 @@ fn a_read_of_the_oldest_record_ends_however_large_the_indexes_are() {
     }
     assert_eq!(seen, round);
 }
+
+/// Between the end and the end of its thread (a spare may still be made) a shard took requests as
+/// if it were open; they were never carried out, and never answered before the thread ended.
+#[test]
+fn a_shard_that_was_closed_refuses_at_once_until_it_is_gone() {
+    use oncelog::io::Now;
+    use oncelog::request::Request;
+    use oncelog::shard::{Shard, ShardConfig};
+
+    let config = ShardConfig {
+        engine: [1; 16],
+        shard: oncelog::ShardId::new(0),
+        segment_size: 1 << 20,
+        begun: false,
+        tail_cache_size: 1 << 20,
+        sync_method: None,
+    };
+    let now = Now { wall_us: 1, mono_us: 1 };
+    let mut shard = Shard::open(config, &[]);
+    assert!(shard.poll_opened().is_some_and(|opened| opened.is_ok()));
+    let mut ask = |request| {
+        shard.handle_request(request, now);
+        assert!(shard.poll_op(now).is_none());
+        while let Some(answer) = shard.poll_answer() {
+            answer.deliver();
+        }
+    };
+    for _ in 0..2 {
+        let (reply, closed) = oncelog::reply::pair();
+        ask(Request::Close { reply });
+        closed.wait().unwrap();
+        let (reply, listed) = oncelog::reply::pair();
+        ask(Request::ListLogs { prefix: String::new(), reply });
+        assert!(matches!(listed.wait(), Err(oncelog::LogError::Stopped(_))));
+    }
+}
