@@ -60,6 +60,8 @@ pub mod scan;
 #[doc(hidden)]
 pub mod judge;
 #[doc(hidden)]
+pub mod replay;
+#[doc(hidden)]
 pub mod recover;
 #[doc(hidden)]
 pub mod commit;

@@ -21,7 +21,7 @@ use crate::index::SegmentIndex;
 use crate::io::{Completion, OpKind, Side};
 use crate::limits::{BLOCK_SIZE, MIB};
 use crate::position::{LogId, SegmentId, Sequence};
-use crate::recover::control_records;
+use crate::replay::control_records;
 use crate::scan::{Scan, Step};
 use crate::shard::{Purpose, ReadFor, Shard};
 

@@ -16,7 +16,9 @@ use crate::shard::{Purpose, Shard};
 impl Shard {
     pub(crate) fn recover(&mut self, done: Option<Completion>) {
         let recovery = self.recovery.as_mut().expect("the shard is being opened");
-        match recovery.step(done) {
+        let progress = recovery.step(done);
+        self.recovery_facts = recovery.facts();
+        match progress {
             Progress::Run(kind) => self.queue.push_back((Purpose::Recovery, kind)),
             Progress::Failed(error) => {
                 self.recovery = None;

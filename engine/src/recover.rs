@@ -1,35 +1,32 @@
 //! Opening a shard: from files to a catalog and a place to go on, reading the newest segment alone.
 //!
 //! ```text
-//! newest file -> sync -> header, manifest, entries -> hole -> look behind it, look into files that
-//!     |  header or manifest not whole                           the manifest does not list
-//!     '--> the file before it                                       -> judge -> sync -> done
+//! newest file -> sync -> header, manifest, entries -> hole -> look into files that the manifest
+//!     |  header or manifest not whole                         does not list -> judge -> sync -> done
+//!     '--> the file before it
 //! ```
 //!
 //! The steps are those of (F-16). This module only looks: it changes nothing but what a sync does.
 //! What must be changed (a fresh segment, files to remove) stands in [`Recovered`], and the shard
 //! does it before it serves.
 //!
-//! Not here: the verdict (`judge`), and everything that writes.
+//! Not here: what is in a segment (`replay`), the verdict (`judge`), and everything that writes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::buf::Buf;
-use crate::catalog::{Catalog, Misfit};
+use crate::catalog::Catalog;
 use crate::error::{Damaged, OpenError};
-use crate::format::control::{Control, Link};
-use crate::format::entry::{Entry, Flags};
-use crate::format::header::{HeaderError, SegmentHeader};
-use crate::format::{EngineId, Place, VERSION};
 use crate::index::SegmentIndex;
-use crate::io::{Completion, Found, IoError, OpKind, SpareId};
+use crate::io::{Completion, Found, OpKind, SpareId};
 use crate::judge::{Last, Later, Newer, Verdict, judge};
 use crate::limits::{BLOCK_SIZE, MIB};
-use crate::position::{LogId, SegmentId, Sequence, ShardId};
-use crate::scan::{Scan, Step, entries_behind};
+use crate::position::SegmentId;
+pub use crate::replay::control_records;
+use crate::replay::{Identity, Known, Next, Replay};
+use crate::scan::{Scan, TABLE_SIZE_MAX, entries_behind};
 
 const CHUNK_SIZE: u64 = MIB as u64;
 
@@ -84,45 +81,43 @@ pub enum Progress {
     Failed(OpenError),
 }
 
-/// Who the shard is, so that nothing foreign is taken for its own.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The engine.
-    pub engine: EngineId,
-    /// The shard.
-    pub shard: ShardId,
-    /// Size of its segments in bytes.
-    pub segment_size: u64,
-    /// Whether it must have segments.
-    pub begun: bool,
-}
-
-enum State {
-    /// Nothing is under way.
-    Start,
-    /// The candidate is being synced.
-    Sync,
-    /// The candidate is being read.
-    Read,
-    /// A file that the manifest does not list is being read.
-    Probe,
-    /// The segment where the journal ends is being synced again.
-    SyncAgain,
-}
-
-/// A segment that is being read.
+/// A segment that is being read, and how far.
 struct Candidate {
     segment: SegmentId,
     len: u64,
     read: u64,
-    header: Option<SegmentHeader>,
-    scan: Option<Scan>,
-    manifest: Vec<Control>,
-    catalog: Option<Catalog>,
-    index: SegmentIndex,
-    last: Last,
-    sealed_to: SegmentId,
-    time_us: u64,
+    replay: Replay,
+}
+
+/// The last segment with a whole manifest, up to the hole behind its last entry.
+struct End {
+    segment: SegmentId,
+    len: u64,
+    known: Known,
+    scan: Scan,
+}
+
+/// Files that no whole manifest lists are being looked into, the last one first.
+struct Probe {
+    end: Option<End>,
+    left: Vec<SegmentId>,
+    newer: Newer,
+    read: u64,
+    /// What was read and not yet looked at, and its offset.
+    window: BytesMut,
+    window_at: u64,
+}
+
+enum State {
+    Start,
+    /// The candidate is being synced.
+    Sync(Candidate),
+    /// The candidate is being read.
+    Read(Candidate),
+    Probe(Probe),
+    /// The segment where the journal ends is being synced again.
+    SyncAgain(SegmentId, Box<Recovered>),
+    Over,
 }
 
 /// See the module's head.
@@ -131,14 +126,9 @@ pub struct Recovery {
     files: BTreeMap<SegmentId, u64>,
     spares: Vec<(SpareId, u64)>,
     state: State,
-    candidate: Option<Candidate>,
-    /// Files above the candidate: their header or manifest is not whole.
-    unfinished: Vec<SegmentId>,
-    /// Files to look into for records, and those done.
-    to_probe: Vec<SegmentId>,
-    probe: BytesMut,
-    newer: Newer,
-    done: Option<Box<Recovered>>,
+    /// Files without a whole header and manifest, or that no manifest lists.
+    unused: Vec<SegmentId>,
+    facts: Option<(Last, Later, Newer)>,
 }
 
 type Fails<T> = Result<T, OpenError>;
@@ -156,209 +146,121 @@ impl Recovery {
             }
         }
         spares.sort_unstable();
-        Self {
-            identity,
-            files,
-            spares,
-            state: State::Start,
-            candidate: None,
-            unfinished: Vec::new(),
-            to_probe: Vec::new(),
-            probe: BytesMut::new(),
-            newer: Newer::None,
-            done: None,
-        }
+        Self { identity, files, spares, state: State::Start, unused: Vec::new(), facts: None }
+    }
+
+    /// What was judged, once it was: how the journal ended.
+    #[must_use]
+    pub fn facts(&self) -> Option<(Last, Later, Newer)> {
+        self.facts
     }
 
     /// Goes on: first with `None`, then with the completion of what was asked for.
     pub fn step(&mut self, done: Option<Completion>) -> Progress {
-        match self.advance(done) {
-            Ok(Some(op)) => Progress::Run(op),
-            Ok(None) => Progress::Done(self.done.take().expect("finish() set it")),
-            Err(error) => Progress::Failed(error),
-        }
+        self.advance(done).unwrap_or_else(Progress::Failed)
     }
 
-    fn advance(&mut self, done: Option<Completion>) -> Fails<Option<OpKind>> {
-        match self.state {
+    fn advance(&mut self, done: Option<Completion>) -> Fails<Progress> {
+        match std::mem::replace(&mut self.state, State::Over) {
             State::Start => self.next_candidate(),
-            State::Sync => {
-                self.check(done, "syncing")?;
-                self.state = State::Read;
-                Ok(Some(self.read_more()))
+            State::Sync(candidate) => {
+                self.check(done, "syncing", candidate.segment)?;
+                Ok(self.read(candidate))
             }
-            State::Read => {
-                let bytes = self.check(done, "reading")?;
-                self.scan(&bytes)
+            State::Read(candidate) => {
+                let bytes = self.check(done, "reading", candidate.segment)?;
+                self.scan(candidate, &bytes)
             }
-            State::Probe => {
-                let bytes = self.check(done, "reading")?;
-                self.probe(&bytes)
+            State::Probe(probe) => {
+                let segment = *probe.left.last().expect("a file is looked into");
+                let bytes = self.check(done, "reading", segment)?;
+                self.probe(probe, segment, &bytes)
             }
-            State::SyncAgain => {
-                self.check(done, "syncing")?;
-                Ok(None)
+            State::SyncAgain(segment, recovered) => {
+                self.check(done, "syncing", segment)?;
+                Ok(Progress::Done(recovered))
             }
+            State::Over => panic!("a recovery that is over goes on"),
         }
     }
 
     /// A read error is never a hole: it refuses.
-    fn check(&self, done: Option<Completion>, what: &'static str) -> Fails<Bytes> {
+    fn check(&self, done: Option<Completion>, what: &'static str, of: SegmentId) -> Fails<Bytes> {
         let done = done.expect("something was under way");
-        let segment = match self.state {
-            State::Probe => *self.to_probe.last().expect("a file is probed"),
-            _ => self.candidate.as_ref().expect("a candidate is examined").segment,
-        };
         match done.result {
             Ok(count) => {
                 let mut bytes = done.buf.map(Buf::freeze).unwrap_or_default();
                 bytes.truncate(count as usize);
                 Ok(bytes)
             }
-            Err(source) => Err(self.io_error(what, segment, source)),
+            Err(source) => Err(OpenError::Io { what, path: self.identity.path(of), source }),
         }
     }
 
-    fn io_error(&self, what: &'static str, segment: SegmentId, source: IoError) -> OpenError {
-        OpenError::Io { what, path: self.path(segment), source }
-    }
-
-    fn path(&self, segment: SegmentId) -> PathBuf {
-        PathBuf::from(format!("shard-{:03}/segment-{:016x}.log", self.identity.shard.0, segment.0))
-    }
-
-    /// The newest file not examined yet.
-    fn next_candidate(&mut self) -> Fails<Option<OpKind>> {
-        let mut files = self.files.iter().rev();
-        let next = files.find(|(segment, _)| !self.unfinished.contains(segment));
+    /// The newest file not looked at yet.
+    fn next_candidate(&mut self) -> Fails<Progress> {
+        let next = self.files.iter().rev().find(|(segment, _)| !self.unused.contains(segment));
         let Some((&segment, &len)) = next else { return self.never_began() };
-        self.candidate = Some(Candidate {
-            segment,
-            len,
-            read: 0,
-            header: None,
-            scan: None,
-            manifest: Vec::new(),
-            catalog: None,
-            index: SegmentIndex::default(),
-            last: Last::Ordinary,
-            sealed_to: SegmentId(0),
-            time_us: 0,
-        });
-        self.state = State::Sync;
-        Ok(Some(OpKind::Sync { segment }))
+        let replay = Replay::new(&self.identity, segment);
+        self.state = State::Sync(Candidate { segment, len, read: 0, replay });
+        Ok(Progress::Run(OpKind::Sync { segment }))
     }
 
     /// No file holds a whole manifest.
-    fn never_began(&mut self) -> Fails<Option<OpKind>> {
+    fn never_began(&mut self) -> Fails<Progress> {
         if self.identity.begun {
             let segment = self.files.keys().next_back().copied().unwrap_or(SegmentId(1));
             let why = "the superblock says that this shard has data, but no segment of it is whole";
             return Err(OpenError::MissingSegment { shard: self.identity.shard, segment, why });
         }
         // The first segment was being made.
-        self.candidate = None;
-        self.to_probe = std::mem::take(&mut self.unfinished);
-        self.next_probe()
+        self.look_into(None, self.unused.clone())
     }
 
-    fn read_more(&mut self) -> OpKind {
-        let candidate = self.candidate.as_mut().expect("a candidate is read");
+    fn read(&mut self, candidate: Candidate) -> Progress {
         let (segment, offset) = (candidate.segment, candidate.read);
-        let len = CHUNK_SIZE.min(candidate.len - offset).next_multiple_of(BLOCK_SIZE.into());
-        let len = len.max(BLOCK_SIZE.into());
-        OpKind::Read { segment, offset, buf: Buf::zeroed(to_usize(len)) }
+        let len = candidate.len.saturating_sub(offset).clamp(BLOCK_SIZE.into(), CHUNK_SIZE);
+        let len = len.next_multiple_of(BLOCK_SIZE.into());
+        self.state = State::Read(candidate);
+        Progress::Run(OpKind::Read { segment, offset, buf: Buf::zeroed(to_usize(len)) })
     }
 
-    fn scan(&mut self, bytes: &[u8]) -> Fails<Option<OpKind>> {
-        let identity = self.identity.clone();
-        let candidate = self.candidate.as_mut().expect("a candidate is read");
+    fn scan(&mut self, mut candidate: Candidate, bytes: &[u8]) -> Fails<Progress> {
+        let replay = &mut candidate.replay;
         candidate.read += bytes.len() as u64;
         // A file that is shorter than it was when listed ends here.
         let last = bytes.is_empty() || candidate.read >= candidate.len;
-        let mut bytes = bytes;
-        if candidate.scan.is_none() {
-            let Some((header, digest)) = self.header(bytes)? else { return self.not_whole() };
-            let candidate = self.candidate.as_mut().expect("a candidate is read");
-            let (engine, shard, segment) = (header.engine, header.shard, header.segment);
-            let place = Place { engine, shard, segment, entry: 0, offset: BLOCK_SIZE };
-            candidate.header = Some(header);
-            candidate.scan = Some(Scan::new(place, digest));
-            bytes = &bytes[BLOCK_SIZE as usize..];
-        }
-        let candidate = self.candidate.as_mut().expect("a candidate is read");
-        let mut scan = candidate.scan.take().expect("it was just set");
-        scan.feed(bytes);
+        replay.feed(bytes);
         let hole = loop {
-            match scan.next(last) {
-                Step::Entry(entry, bytes) => candidate
-                    .entry(&entry, &bytes)
-                    .map_err(|what| candidate.damaged(&identity, &entry, what))?,
-                Step::More => break false,
-                Step::Hole => break true,
+            match replay.next(last)? {
+                Next::Entry(..) => {}
+                Next::More => break false,
+                Next::Hole => break true,
             }
         };
-        let header = candidate.header.as_ref().expect("it was read first");
-        let window = u64::from(header.entries_in_flight_max) * u64::from(header.entry_size_max);
-        let enough = u64::from(scan.place().offset) + window <= scan.fed();
-        candidate.scan = Some(scan);
-        let known = hole && enough;
-        if !last && !known {
-            return Ok(Some(self.read_more()));
+        // Behind a hole entries in flight may stand: it is known only with all that they can reach.
+        let enough = replay.header().zip(replay.scan()).is_none_or(|(header, scan)| {
+            let reach = u64::from(header.entries_in_flight_max) * u64::from(header.entry_size_max);
+            u64::from(scan.place().offset) + reach <= scan.fed()
+        });
+        let over = last || hole && enough;
+        if !over {
+            return Ok(self.read(candidate));
         }
-        if candidate.catalog.is_none() {
-            return self.not_whole();
-        }
-        self.list_to_probe()?;
-        self.next_probe()
+        let Candidate { segment, len, replay, .. } = candidate;
+        let Some((known, scan)) = replay.into_end() else {
+            self.unused.push(segment);
+            return self.next_candidate();
+        };
+        let end = End { segment, len, known, scan };
+        let strangers = self.strangers(&end)?;
+        self.look_into(Some(end), strangers)
     }
 
-    /// The segment's header, `None` if it is not whole.
-    fn header(&self, bytes: &[u8]) -> Fails<Option<(SegmentHeader, u64)>> {
-        let segment = self.candidate.as_ref().expect("a candidate is read").segment;
-        let path = self.path(segment);
-        if bytes.len() < BLOCK_SIZE as usize {
-            return Ok(None);
-        }
-        match SegmentHeader::decode(bytes) {
-            Err(HeaderError::Invalid) => Ok(None),
-            Err(HeaderError::Newer(found)) => {
-                Err(OpenError::NewerFormat { path, found, known: VERSION })
-            }
-            Ok((header, _)) if header.engine != self.identity.engine => {
-                Err(OpenError::Foreign { path, why: "belongs to another engine".to_owned() })
-            }
-            Ok((header, _)) if header.segment != segment || header.shard != self.identity.shard => {
-                // The file was a segment of this engine under another number: a recycled one whose
-                // first block was never written under its new name.
-                let why = format!("holds segment {} of shard {}", header.segment, header.shard);
-                if header.shard == self.identity.shard && header.segment < segment {
-                    Ok(None)
-                } else {
-                    Err(OpenError::Foreign { path, why })
-                }
-            }
-            Ok((header, _)) if header.segment_size != self.identity.segment_size => {
-                let why = format!("has segments of {} bytes", header.segment_size);
-                Err(OpenError::Foreign { path, why })
-            }
-            Ok(found) => Ok(Some(found)),
-        }
-    }
-
-    /// The candidate's header or manifest is not whole: the file before it is next.
-    fn not_whole(&mut self) -> Fails<Option<OpKind>> {
-        let candidate = self.candidate.take().expect("a candidate is read");
-        self.unfinished.push(candidate.segment);
-        self.next_candidate()
-    }
-
-    /// Compares the files with the manifest, and lists those to look into.
-    fn list_to_probe(&mut self) -> Fails<()> {
-        let candidate = self.candidate.as_ref().expect("a candidate was read");
-        let catalog = candidate.catalog.as_ref().expect("its manifest was whole");
-        let shard = self.identity.shard;
-        for sealed in catalog.segments().filter(|sealed| !sealed.freed) {
+    /// Compares the files with the manifest: those that it does not list.
+    fn strangers(&self, end: &End) -> Fails<Vec<SegmentId>> {
+        let (shard, known) = (self.identity.shard, &end.known);
+        for sealed in known.catalog.segments().filter(|sealed| !sealed.freed) {
             let segment = sealed.segment;
             let missing = |why| OpenError::MissingSegment { shard, segment, why };
             let len = self.files.get(&segment).ok_or(missing("the manifest names it"))?;
@@ -366,67 +268,65 @@ impl Recovery {
                 return Err(missing("its file is shorter than the entries in it"));
             }
         }
-        if candidate.last == Last::Seal && !self.files.contains_key(&candidate.sealed_to) {
+        if known.last == Last::Seal && !self.files.contains_key(&known.sealed_to) {
             let why = "the segment before it was sealed and names it";
-            return Err(OpenError::MissingSegment { shard, segment: candidate.sealed_to, why });
+            return Err(OpenError::MissingSegment { shard, segment: known.sealed_to, why });
         }
         let listed = |segment: &SegmentId| {
-            *segment == candidate.segment || catalog.segment(*segment).is_some()
+            *segment == end.segment || known.catalog.segment(*segment).is_some()
         };
-        self.to_probe = self.files.keys().copied().filter(|segment| !listed(segment)).collect();
-        Ok(())
+        Ok(self.files.keys().copied().filter(|segment| !listed(segment)).collect())
     }
 
-    fn next_probe(&mut self) -> Fails<Option<OpKind>> {
-        self.probe.clear();
-        match self.to_probe.last() {
-            Some(&segment) => {
-                self.state = State::Probe;
-                if !self.unfinished.contains(&segment) {
-                    self.unfinished.push(segment);
-                }
-                Ok(Some(self.probe_more(segment)))
-            }
-            None => self.decide(),
-        }
+    fn look_into(&mut self, end: Option<End>, strangers: Vec<SegmentId>) -> Fails<Progress> {
+        self.unused.clone_from(&strangers);
+        let (newer, window) = (Newer::None, BytesMut::new());
+        self.next_probe(Probe { end, left: strangers, newer, read: 0, window, window_at: 0 })
     }
 
-    fn probe_more(&self, segment: SegmentId) -> OpKind {
-        let buf = Buf::zeroed(to_usize(CHUNK_SIZE));
-        OpKind::Read { segment, offset: self.probe.len() as u64, buf }
+    fn next_probe(&mut self, probe: Probe) -> Fails<Progress> {
+        let Some(&segment) = probe.left.last() else { return self.decide(probe) };
+        let (offset, buf) = (probe.read, Buf::zeroed(to_usize(CHUNK_SIZE)));
+        self.state = State::Probe(probe);
+        Ok(Progress::Run(OpKind::Read { segment, offset, buf }))
     }
 
-    /// Looks for records in a file that no whole manifest lists.
-    fn probe(&mut self, bytes: &[u8]) -> Fails<Option<OpKind>> {
-        let segment = *self.to_probe.last().expect("a file is probed");
-        self.probe.extend_from_slice(bytes);
-        if bytes.len() as u64 == CHUNK_SIZE {
-            return Ok(Some(self.probe_more(segment)));
+    /// Looks for records in the next bytes of a file.
+    fn probe(&mut self, mut probe: Probe, segment: SegmentId, bytes: &[u8]) -> Fails<Progress> {
+        probe.read += bytes.len() as u64;
+        probe.window.extend_from_slice(bytes);
+        let offset = u32::try_from(probe.window_at).unwrap_or(u32::MAX);
+        let place = crate::format::Place { offset, ..self.identity.place(segment) };
+        let records = entries_behind(&probe.window, &place).iter().any(|entry| !entry.manifest);
+        let newer = probe.end.as_ref().is_some_and(|end| segment > end.segment);
+        if records && !newer {
+            return Err(OpenError::ExtraSegment { shard: self.identity.shard, segment });
         }
-        let Identity { engine, shard, .. } = self.identity;
-        let place = Place { engine, shard, segment, entry: 0, offset: 0 };
-        let records = entries_behind(&self.probe, &place).iter().any(|entry| !entry.manifest);
-        match &self.candidate {
-            Some(candidate) if segment > candidate.segment => {
-                let newer = if records { Newer::Records } else { Newer::Unfinished };
-                if self.newer != Newer::Records {
-                    self.newer = newer;
-                }
-            }
-            Some(_) | None if records => return Err(OpenError::ExtraSegment { shard, segment }),
-            Some(_) | None => {}
+        if records {
+            probe.newer = Newer::Records;
+        } else if newer && probe.newer == Newer::None {
+            probe.newer = Newer::Unfinished;
         }
-        self.to_probe.pop();
-        self.next_probe()
+        if records || (bytes.len() as u64) < CHUNK_SIZE {
+            probe.left.pop();
+            (probe.read, probe.window_at) = (0, 0);
+            probe.window.clear();
+        } else {
+            // A header whose table goes on in the next bytes is looked at again.
+            let done = probe.window.len().saturating_sub(TABLE_SIZE_MAX) as u64;
+            let done = done - done % u64::from(BLOCK_SIZE);
+            drop(probe.window.split_to(to_usize(done)));
+            probe.window_at += done;
+        }
+        self.next_probe(probe)
     }
 
     /// All facts are there.
-    fn decide(&mut self) -> Fails<Option<OpKind>> {
-        let Some(candidate) = self.candidate.take() else {
-            self.finish(Catalog::default(), SegmentIndex::default(), None, 0);
-            return Ok(None);
+    fn decide(&mut self, probe: Probe) -> Fails<Progress> {
+        let Some(End { segment, len, known, scan }) = probe.end else {
+            let (catalog, index) = (Catalog::default(), SegmentIndex::default());
+            return Ok(Progress::Done(self.recovered(catalog, index, None, 0)));
         };
-        let scan = candidate.scan.as_ref().expect("it was read");
         let hole = *scan.place();
         let behind = entries_behind(scan.rest(), &hole);
         let later = if behind.iter().any(|entry| entry.durable > hole.entry) {
@@ -436,58 +336,46 @@ impl Recovery {
         } else {
             Later::NotAcked
         };
-        let verdict = judge(candidate.last, later, self.newer);
+        let Known { mut catalog, index, time_us, last, .. } = known;
+        self.facts = Some((last, later, probe.newer));
+        let verdict = judge(last, later, probe.newer);
         if let Verdict::Refuse(what) = verdict {
             return Err(OpenError::Damaged(Damaged {
                 shard: self.identity.shard,
-                segment: candidate.segment,
+                segment,
                 offset: hole.offset.into(),
                 what,
                 at_risk: format!("every record from entry {} of the segment on", hole.entry),
             }));
         }
-        let kept = behind.last().map(|last| {
-            let first = behind[0].at;
+        let kept = behind.first().zip(behind.last()).map(|(first, last)| {
             let end = (last.at + last.length as usize).min(scan.rest().len());
-            (
-                u64::from(hole.offset) + first as u64,
-                Bytes::copy_from_slice(&scan.rest()[first..end]),
-            )
+            let bytes = Bytes::copy_from_slice(&scan.rest()[first.at..end]);
+            (u64::from(hole.offset) + first.at as u64, bytes)
         });
         let ended = Ended {
-            segment: candidate.segment,
+            segment,
             end: hole.offset.into(),
             entries: hole.entry,
             digest: scan.digest(),
             // A file that someone cut off cannot be written without allocating.
-            goes_on: verdict == Verdict::GoOn && candidate.len == self.identity.segment_size,
-            sealed: candidate.last == Last::Seal,
+            goes_on: verdict == Verdict::GoOn && len == self.identity.segment_size,
+            sealed: last == Last::Seal,
             behind: kept,
         };
-        let segment = candidate.segment;
-        let mut catalog = candidate.catalog.expect("its manifest was whole");
         catalog.set_all_durable();
-        self.finish(catalog, candidate.index, Some(ended), candidate.time_us);
-        self.candidate = Some(Candidate {
-            segment,
-            catalog: None,
-            index: SegmentIndex::default(),
-            scan: None,
-            header: None,
-            manifest: Vec::new(),
-            ..candidate
-        });
-        self.state = State::SyncAgain;
-        Ok(Some(OpKind::Sync { segment }))
+        let recovered = self.recovered(catalog, index, Some(ended), time_us);
+        self.state = State::SyncAgain(segment, recovered);
+        Ok(Progress::Run(OpKind::Sync { segment }))
     }
 
-    fn finish(
-        &mut self,
+    fn recovered(
+        &self,
         catalog: Catalog,
         index: SegmentIndex,
         ended: Option<Ended>,
         time_us: u64,
-    ) {
+    ) -> Box<Recovered> {
         let size = self.identity.segment_size;
         let files = self.files.keys().copied().chain(catalog.segments().map(|s| s.segment));
         let spare_numbers = self.spares.iter().map(|(spare, _)| spare.0);
@@ -496,8 +384,8 @@ impl Recovery {
             let chosen = self.spares.iter().filter(move |(_, len)| (*len == size) == good);
             chosen.map(|(spare, _)| *spare).collect::<Vec<_>>()
         };
-        let unused = self.unfinished.iter().map(|segment| (*segment, self.files[segment] == size));
-        self.done = Some(Box::new(Recovered {
+        let unused = self.unused.iter().map(|segment| (*segment, self.files[segment] == size));
+        Box::new(Recovered {
             ended,
             index,
             time_us,
@@ -506,89 +394,8 @@ impl Recovery {
             unused: unused.collect(),
             highest,
             catalog,
-        }));
-    }
-}
-
-impl Candidate {
-    /// Applies one valid entry.
-    fn entry(&mut self, entry: &Entry, bytes: &Bytes) -> Result<(), Misfit> {
-        let flags = entry.head.flags;
-        if entry.head.durable > entry.head.place.entry {
-            return Err("a watermark runs ahead of its entry");
-        }
-        if self.last == Last::Seal {
-            return Err("an entry stands behind the seal of its segment");
-        }
-        let controls = control_records(entry, bytes).ok_or("a control record is not valid")?;
-        let in_manifest = self.catalog.is_none();
-        if flags.has(Flags::MANIFEST) != in_manifest {
-            return Err("a manifest that begins or ends in the wrong place");
-        }
-        if in_manifest {
-            if entry.records().next().is_some() {
-                return Err("records in the manifest");
-            }
-            self.manifest.extend(controls);
-            if flags.has(Flags::MANIFEST_END) {
-                let (catalog, time_us) =
-                    Catalog::from_manifest(std::mem::take(&mut self.manifest))?;
-                self.time_us = time_us;
-                self.index = index_of(&catalog);
-                self.catalog = Some(catalog);
-            }
-            return Ok(());
-        }
-        if entry.head.time_us < self.time_us {
-            return Err("commit times decrease");
-        }
-        self.time_us = entry.head.time_us;
-        let catalog = self.catalog.as_mut().expect("the manifest was read");
-        for (index, control) in (0..).zip(&controls) {
-            let Place { segment, offset, .. } = entry.head.place;
-            catalog.apply(control, Link { segment, offset, index })?;
-            if let Control::Seal { next } = control {
-                self.sealed_to = *next;
-            }
-        }
-        for section in entry.records() {
-            catalog.apply_records(section)?;
-        }
-        self.index.add_entry(entry);
-        self.last = if flags.has(Flags::SEAL) {
-            Last::Seal
-        } else if flags.has(Flags::CLOSE) {
-            Last::Close
-        } else {
-            Last::Ordinary
-        };
-        Ok(())
-    }
-
-    fn damaged(&self, identity: &Identity, entry: &Entry, what: &'static str) -> OpenError {
-        OpenError::Damaged(Damaged {
-            shard: identity.shard,
-            segment: self.segment,
-            offset: entry.head.place.offset.into(),
-            what,
-            at_risk: format!("every record from entry {} on", entry.head.place.entry),
         })
     }
-}
-
-/// The control records of a valid entry; `None` if they do not parse.
-pub fn control_records(entry: &Entry, bytes: &Bytes) -> Option<Vec<Control>> {
-    let Some(head) = entry.control() else { return Some(Vec::new()) };
-    let begin = head.offset as usize;
-    Control::take_all(bytes.slice(begin..begin + head.len as usize), head.count)
-}
-
-/// An index that knows where each log stands now.
-pub fn index_of(catalog: &Catalog) -> SegmentIndex {
-    let start = |(_, log): (&str, LogId)| -> (LogId, Sequence) {
-        (log, catalog.log(log).expect("a named log is there").next)
-    };
-    SegmentIndex::begin(catalog.log_names().map(start))
 }
 
 fn to_usize(len: u64) -> usize {

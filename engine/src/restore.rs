@@ -21,7 +21,7 @@ use crate::format::entry::Entry;
 use crate::io::Completion;
 use crate::limits::{KIB, MIB};
 use crate::position::{Epoch, ReaderId, SegmentId};
-use crate::recover::control_records;
+use crate::replay::control_records;
 use crate::reply::Reply;
 use crate::request::{Answer, Restored};
 use crate::retention::Carry;

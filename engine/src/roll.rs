@@ -22,7 +22,8 @@ use crate::index::SegmentIndex;
 use crate::io::{IoError, Now, OpKind, Side, SpareId};
 use crate::limits::NO_SPACE_RETRY_US;
 use crate::position::SegmentId;
-use crate::recover::{Ended, index_of};
+use crate::recover::Ended;
+use crate::replay::index_of;
 use crate::shard::{Purpose, Shard};
 
 /// The segment that is to follow the active one.

@@ -129,7 +129,7 @@ impl Scan {
 }
 
 /// The most bytes that a header and its section table take.
-const TABLE_SIZE_MAX: usize = {
+pub const TABLE_SIZE_MAX: usize = {
     use crate::format::entry::{HEADER_SIZE, SECTION_SIZE};
     HEADER_SIZE + crate::limits::SECTIONS_MAX as usize * SECTION_SIZE
 };

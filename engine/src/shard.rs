@@ -26,10 +26,12 @@ use crate::format::entry::Flags;
 use crate::format::{EngineId, Place};
 use crate::index::{IndexCache, SectionRef, SegmentIndex};
 use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
+use crate::judge::{Last, Later, Newer};
 use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, READS_IN_FLIGHT_MAX};
 use crate::position::{SegmentId, ShardId};
 use crate::read::Reads;
-use crate::recover::{Ended, Identity, Recovery};
+use crate::recover::{Ended, Recovery};
+use crate::replay::Identity;
 use crate::reply::Reply;
 pub use crate::request::Answer;
 use crate::request::{Request, ShardStats};
@@ -109,6 +111,7 @@ pub struct Shard {
     pub(crate) config: ShardConfig,
     pub(crate) recovery: Option<Recovery>,
     pub(crate) opened: Option<Result<(), OpenError>>,
+    pub(crate) recovery_facts: Option<(Last, Later, Newer)>,
     pub(crate) catalog: Catalog,
     pub(crate) journal: Journal,
     pub(crate) spares: Spares,
@@ -163,6 +166,7 @@ impl Shard {
         let mut shard = Self {
             recovery: Some(Recovery::new(identity, found)),
             opened: None,
+            recovery_facts: None,
             catalog: Catalog::default(),
             journal,
             spares: Spares::new(Vec::new(), 0),
@@ -200,6 +204,12 @@ impl Shard {
     /// made; requests that write wait for it by themselves, records can be read at once.
     pub fn poll_opened(&mut self) -> Option<Result<(), OpenError>> {
         self.opened.take()
+    }
+
+    /// How the journal ended before it was opened, as far as that was judged.
+    #[must_use]
+    pub fn recovery_facts(&self) -> Option<(Last, Later, Newer)> {
+        self.recovery_facts
     }
 
     /// Figures.
