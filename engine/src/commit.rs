@@ -12,29 +12,28 @@
 //! submitted after its write completed returned, *and* every entry before it is durable. The method
 //! changes only while nothing is in flight. A failed write or sync is never retried.
 //!
-//! Not here: what the records mean (`catalog`), answers (`shard`), where segments come from
-//! (`roll`).
+//! Not here: the open entry itself (`stage`), what the records mean (`catalog`), answers (`shard`),
+//! where segments come from (`roll`).
 
 use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rustc_hash::FxHashMap;
 
 use crate::buf::{Buf, Pool};
 use crate::format::control::{Control, Link};
 use crate::format::entry::{
-    EntryHead, Flags, RecordsIn, SECTION_SIZE, SectionHead, entry_size, put_entry,
+    EntryHead, Flags, HEADER_SIZE, RecordsIn, SECTION_SIZE, SectionHead, entry_size, put_entry,
 };
 use crate::format::header::SegmentHeader;
-use crate::format::record::RECORD_HEADER_SIZE;
 use crate::format::{EngineId, Place};
-use crate::io::OpKind;
+use crate::io::{Now, OpKind};
 use crate::limits::{
-    BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, ENTRY_SIZE_SMALL, MIB, SECTIONS_MAX,
-    SMALL_ENTRIES_IN_FLIGHT_MAX, entry_size_max,
+    BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, ENTRY_SIZE_SMALL, MIB, SMALL_ENTRIES_IN_FLIGHT_MAX,
+    entry_size_max,
 };
 use crate::position::{Dlsn, LogId, SegmentId, Sequence, ShardId};
 use crate::request::{CommitStats, StagedRecord};
+use crate::stage::{Need, OpenEntry};
 use crate::sync::{SyncMethod, SyncPolicy};
 
 /// Blocks kept at a segment's end for an idle watermark, a close mark and the seal.
@@ -57,36 +56,6 @@ pub struct Active {
     pub covered: bool,
     /// The last entry was a close mark.
     pub closed: bool,
-}
-
-struct OpenSection {
-    log: LogId,
-    first: Sequence,
-    records: Vec<StagedRecord>,
-}
-
-/// The entry that takes what is staged.
-#[derive(Default)]
-struct Open {
-    control: BytesMut,
-    control_count: u32,
-    sections: Vec<OpenSection>,
-    by_log: FxHashMap<LogId, usize>,
-    section_bytes: u64,
-}
-
-impl Open {
-    fn is_empty(&self) -> bool {
-        self.control_count == 0 && self.sections.is_empty()
-    }
-
-    fn section_count(&self) -> usize {
-        self.sections.len() + usize::from(self.control_count > 0)
-    }
-
-    fn size(&self) -> u64 {
-        entry_size(self.section_count(), self.section_bytes)
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,25 +92,6 @@ pub enum Work {
     Sync,
 }
 
-/// What a request adds to an entry, for finding out whether it fits.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Need {
-    /// Bytes of control records.
-    pub control: u64,
-    /// Sections that may be new.
-    pub sections: usize,
-    /// Bytes of records, headers included.
-    pub records: u64,
-}
-
-impl Need {
-    /// Bytes of an entry that holds only this.
-    #[must_use]
-    pub fn alone(&self) -> u64 {
-        entry_size(self.sections + usize::from(self.control > 0), self.control + self.records)
-    }
-}
-
 /// The journal of one shard.
 pub struct Journal {
     engine: EngineId,
@@ -152,7 +102,7 @@ pub struct Journal {
     policy: SyncPolicy,
     method: SyncMethod,
     active: Option<Active>,
-    open: Open,
+    open: OpenEntry,
     open_ordinal: u64,
     durable_ordinal: u64,
     in_flight: VecDeque<InFlight>,
@@ -185,7 +135,7 @@ impl Journal {
             policy,
             method: SyncMethod::Dsync,
             active: None,
-            open: Open::default(),
+            open: OpenEntry::default(),
             open_ordinal: 0,
             durable_ordinal: 0,
             in_flight: VecDeque::new(),
@@ -202,17 +152,10 @@ impl Journal {
     }
 
     /// Goes on in this segment. Nothing is staged or in flight.
-    pub fn set_active(&mut self, active: Active, time_us: u64) {
+    pub fn set_active(&mut self, active: Active) {
         assert!(self.is_quiet());
         assert_eq!(active.durable, active.entries);
         self.active = Some(active);
-        self.time_us = self.time_us.max(time_us);
-    }
-
-    /// A roll is done: goes on in this segment instead.
-    pub fn replace_active(&mut self, active: Active) {
-        let time_us = self.time_us;
-        self.set_active(active, time_us);
     }
 
     /// No entry is committed at an earlier time.
@@ -293,11 +236,7 @@ impl Journal {
     /// Whether the open entry can take this as well.
     #[must_use]
     pub fn fits(&self, need: Need) -> bool {
-        let control = self.open.control_count > 0 || need.control > 0;
-        let sections = self.open.sections.len() + need.sections + usize::from(control);
-        let bytes = self.open.section_bytes + need.control + need.records;
-        sections <= SECTIONS_MAX as usize
-            && entry_size(sections, bytes) <= self.entry_size_max.into()
+        self.open.fits(need, self.entry_size_max)
     }
 
     /// Where the next control record will stand.
@@ -305,15 +244,13 @@ impl Journal {
     pub fn next_link(&self) -> Link {
         let active = self.active.as_ref().expect("staging needs a segment");
         let offset = u32::try_from(active.end).expect("a segment's size fits 32 bits");
-        Link { segment: active.segment, offset, index: self.open.control_count }
+        Link { segment: active.segment, offset, index: self.open.controls() }
     }
 
     /// Stages a control record. The caller asked [`fits`](Self::fits).
     pub fn put_control(&mut self, control: &Control) {
         assert!(self.has_room() || !self.open.is_empty());
-        control.put(&mut self.open.control);
-        self.open.control_count += 1;
-        self.open.section_bytes += control.size();
+        self.open.put_control(control);
         assert!(self.open.size() <= self.entry_size_max.into());
     }
 
@@ -327,24 +264,13 @@ impl Journal {
         assert!(self.has_room() || !self.open.is_empty());
         let active = self.active.as_ref().expect("staging needs a segment");
         let (segment, entry) = (active.segment, active.entries);
-        let open = &mut self.open;
-        let index = *open.by_log.entry(log).or_insert_with(|| {
-            open.sections.push(OpenSection { log, first, records: Vec::new() });
-            open.sections.len() - 1
-        });
-        let section = &mut open.sections[index];
-        let slot = u32::try_from(section.records.len()).expect("an entry holds few records");
-        assert_eq!(section.first.after(slot.into()), first, "records of a log are dense");
-        for record in records {
-            open.section_bytes += (RECORD_HEADER_SIZE + record.payload.len()) as u64;
-            section.records.push(record);
-        }
+        let slot = self.open.put_records(log, first, records);
         assert!(self.open.size() <= self.entry_size_max.into());
         Dlsn::new(segment, entry, slot)
     }
 
     /// The next operation, if there is one: the write of the open entry, or a sync.
-    pub fn poll(&mut self, now: crate::io::Now) -> Option<(Work, OpKind)> {
+    pub fn poll(&mut self, now: Now) -> Option<(Work, OpKind)> {
         if let Some(sync) = self.poll_sync() {
             return Some(sync);
         }
@@ -371,7 +297,7 @@ impl Journal {
     }
 
     /// An empty entry whose watermark covers everything before it. Nothing is in flight.
-    pub fn mark(&mut self, flags: Flags, now: crate::io::Now) -> (Work, OpKind) {
+    pub fn mark(&mut self, flags: Flags, now: Now) -> (Work, OpKind) {
         assert!(self.is_quiet());
         assert!(flags == Flags::WATERMARK || flags == Flags::CLOSE);
         self.seal(flags, now)
@@ -384,7 +310,7 @@ impl Journal {
         self.active.is_some_and(|active| active.end + need <= self.segment_size)
     }
 
-    fn seal(&mut self, flags: Flags, now: crate::io::Now) -> (Work, OpKind) {
+    fn seal(&mut self, flags: Flags, now: Now) -> (Work, OpKind) {
         if self.in_flight.is_empty() {
             assert!(self.syncing.is_none());
             self.method = self.policy.choose(now.mono_us);
@@ -404,8 +330,8 @@ impl Journal {
         let durable = self.method == SyncMethod::Dsync;
         self.stats.entries += 1;
         self.stats.bytes += buf.len() as u64;
-        self.stats.controls += u64::from(open.control_count);
-        self.stats.records += open.sections.iter().map(|s| s.records.len() as u64).sum::<u64>();
+        self.stats.controls += u64::from(open.controls());
+        self.stats.records += open.records();
         self.stats.syncs += u64::from(durable);
         let ordinal = self.open_ordinal;
         self.open_ordinal += 1;
@@ -422,7 +348,7 @@ impl Journal {
         (Work::Entry(ordinal), OpKind::Write { segment, offset, buf, durable })
     }
 
-    fn encode(&mut self, open: &Open, flags: Flags) -> (Buf, Vec<SectionHead>, Place) {
+    fn encode(&mut self, open: &OpenEntry, flags: Flags) -> (Buf, Vec<SectionHead>, Place) {
         let active = self.active.as_mut().expect("an entry needs a segment");
         let place = Place {
             engine: self.engine,
@@ -438,18 +364,9 @@ impl Journal {
             time_us: self.time_us,
             durable: active.durable,
         };
-        let sections: Vec<_> = open
-            .sections
-            .iter()
-            .map(|s| RecordsIn { log: s.log, first_sequence: s.first, records: &s.records })
-            .collect();
-        let size = entry_size(open.section_count(), open.section_bytes);
-        let size = usize::try_from(size).expect("64-bit platforms only");
-        let control = (&open.control[..], open.control_count);
-        let mut written = (Vec::new(), 0);
-        let buf = self.pool.build(size, |out| written = put_entry(out, &head, control, &sections));
-        active.digest = written.1;
-        (buf, written.0, place)
+        let (buf, sections, digest) = open.encode(&mut self.pool, &head);
+        active.digest = digest;
+        (buf, sections, place)
     }
 
     /// A write completed, whole. Returns the entries that are durable now, in order.
@@ -507,11 +424,8 @@ impl Journal {
     /// nothing is acknowledged by it.
     pub fn seal_segment(&mut self, next: SegmentId) -> OpKind {
         assert!(self.is_quiet());
-        let mut open = Open::default();
-        let control = Control::Seal { next };
-        control.put(&mut open.control);
-        open.control_count = 1;
-        open.section_bytes = control.size();
+        let mut open = OpenEntry::default();
+        open.put_control(&Control::Seal { next });
         let offset = self.active.expect("only an active segment is sealed").end;
         let (buf, _, place) = self.encode(&open, Flags::SEAL);
         assert!(offset + buf.len() as u64 <= self.segment_size);
@@ -525,7 +439,7 @@ impl Journal {
         segment: SegmentId,
         previous: (SegmentId, u64, u64),
         manifest: &[(BytesMut, u32)],
-        now: crate::io::Now,
+        now: Now,
     ) -> (OpKind, Active) {
         assert!(self.is_quiet());
         self.time_us = self.time_us.max(now.wall_us);
@@ -581,6 +495,6 @@ impl Journal {
     /// Bytes that records in a manifest's entry may take.
     #[must_use]
     pub fn manifest_entry_room(&self) -> u64 {
-        u64::from(self.entry_size_max) - (crate::format::entry::HEADER_SIZE + SECTION_SIZE) as u64
+        u64::from(self.entry_size_max) - (HEADER_SIZE + SECTION_SIZE) as u64
     }
 }

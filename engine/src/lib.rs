@@ -64,6 +64,8 @@ pub mod replay;
 #[doc(hidden)]
 pub mod recover;
 #[doc(hidden)]
+pub mod stage;
+#[doc(hidden)]
 pub mod commit;
 mod tail;
 mod roll;

@@ -58,6 +58,7 @@ impl Shard {
             self.queue
                 .push_back((Purpose::Recycle(segment, None), OpKind::RemoveSegment { segment }));
         }
+        self.journal.set_time(found.time_us);
         match found.ended {
             Some(ended) if ended.goes_on => {
                 let active = Active {
@@ -69,12 +70,9 @@ impl Shard {
                     covered: true,
                     closed: true,
                 };
-                self.journal.set_active(active, found.time_us);
+                self.journal.set_active(active);
             }
-            ended => {
-                self.journal.set_time(found.time_us);
-                self.ended = ended;
-            }
+            ended => self.ended = ended,
         }
         self.retention_due = true;
     }

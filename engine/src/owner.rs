@@ -14,7 +14,6 @@
 
 use bytes::Bytes;
 
-use crate::commit::Need;
 use crate::error::{AppendError, CommitError, NoSpace, ProcessorError};
 use crate::format::control::{
     Checkpoint, CheckpointState, Control, SourcePosition, checkpoint_record_size,
@@ -27,6 +26,7 @@ use crate::request::{Answer, CommitRequest, Committed, NewState, Part, Request, 
 use crate::restore::WalkFor;
 use crate::serve::{Admit, Class, need_of, need_of_control};
 use crate::shard::{Deferred, Shard};
+use crate::stage::Need;
 
 impl Shard {
     pub(crate) fn open_reader(

@@ -15,7 +15,6 @@
 
 use std::collections::VecDeque;
 
-use crate::commit::Need;
 use crate::format::control::{
     ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestReader,
 };
@@ -25,6 +24,7 @@ use crate::position::{ReaderId, SegmentId, Sequence};
 use crate::restore::{Walk, WalkFor};
 use crate::serve::{Admit, Class};
 use crate::shard::{Deferred, Purpose, Shard};
+use crate::stage::Need;
 
 /// A chain on its way to the journal's end.
 #[derive(Default)]

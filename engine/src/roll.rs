@@ -264,7 +264,7 @@ impl Shard {
             return;
         }
         let Roll { active, index, .. } = self.roll.take().expect("it is under way");
-        self.journal.replace_active(active);
+        self.journal.set_active(active);
         self.index = index;
         if let Some(ended) = self.ended.take() {
             self.give_back(ended);

@@ -9,7 +9,6 @@
 //!
 //! Not here: processors (`owner`) and reading (`read`).
 
-use crate::commit::Need;
 use crate::error::{AppendError, LogError, NoSpace, Stopped};
 use crate::format::control::Control;
 use crate::format::record::RECORD_HEADER_SIZE;
@@ -19,6 +18,7 @@ use crate::position::{LogId, Sequence, TxId};
 use crate::reply::Reply;
 use crate::request::{Answer, Appended, LogInfo, NewRecord, OpenMode, Part, Request, StagedRecord};
 use crate::shard::Shard;
+use crate::stage::Need;
 
 /// Whether a request can be staged.
 pub(crate) enum Admit {
