@@ -166,7 +166,7 @@ fn write(
 }
 
 /// Fills `buf`, unless the file ends before.
-fn read(file: &File, buf: &mut Buf, offset: u64, direct: bool) -> io::Result<usize> {
+pub(crate) fn read(file: &File, buf: &mut Buf, offset: u64, direct: bool) -> io::Result<usize> {
     let bytes = buf.as_mut_slice();
     let mut done = 0;
     while done < bytes.len() {

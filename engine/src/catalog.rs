@@ -76,6 +76,14 @@ pub struct Catalog {
 /// A control record or section does not fit what was before it: damage, when it is read back.
 pub type Misfit = &'static str;
 
+/// No number that counts from 1, or 0, comes near this: counting on from it never ends.
+const NUMBER_END: u64 = 1 << 63;
+
+fn counted(numbers: &[u64]) -> Result<(), Misfit> {
+    let all = numbers.iter().all(|number| *number < NUMBER_END);
+    all.then_some(()).ok_or("a number is higher than anyone can count")
+}
+
 impl Default for Catalog {
     fn default() -> Self {
         Self {
@@ -319,6 +327,7 @@ impl Catalog {
         if epoch < self.next_epoch {
             return Err("an epoch is used twice");
         }
+        counted(&[epoch.0])?;
         if let Some(state) = self.readers.get_mut(&reader) {
             self.manifest_size -= Control::ManifestReader(state.stored.clone()).size();
             state.stored.epoch = epoch;
@@ -376,8 +385,8 @@ impl Catalog {
                     stored.oldest = at.segment;
                 }
                 stored.head = Some(here);
-                stored.deltas += 1;
-                stored.delta_bytes += bytes.len() as u64;
+                stored.deltas = stored.deltas.saturating_add(1);
+                stored.delta_bytes = stored.delta_bytes.saturating_add(bytes.len() as u64);
             }
             CheckpointState::Snapshot { parts, last } => {
                 stored.head = Some(here);
@@ -426,22 +435,10 @@ impl Catalog {
 
     /// The manifest: everything that opening needs, in groups of records that fit `size_max` bytes
     /// (F-12).
-    ///
-    /// Rows are sorted by number, so the same catalog always gives the same bytes.
     #[must_use]
     pub fn manifest(&self, time_us: u64, size_max: u64) -> Vec<(BytesMut, u32)> {
-        let mut groups = vec![(BytesMut::new(), 0)];
-        let mut put = |row: Control| {
-            let (bytes, _) = groups.last().expect("there is always one");
-            if bytes.len() as u64 + row.size() > size_max {
-                groups.push((BytesMut::new(), 0));
-            }
-            let (bytes, count) = groups.last_mut().expect("there is always one");
-            row.put(bytes);
-            *count += 1;
-        };
         let count = |len: usize| u32::try_from(len).expect("a manifest is bounded");
-        put(Control::ManifestHead(ManifestHead {
+        let head = Control::ManifestHead(ManifestHead {
             next_log: self.next_log,
             next_reader: self.next_reader,
             next_epoch: self.next_epoch,
@@ -449,21 +446,33 @@ impl Catalog {
             logs: count(self.logs.len()),
             readers: count(self.readers.len()),
             segments: count(self.segments.len()),
-        }));
-        for segment in self.segments.values() {
-            put(Control::ManifestSegment(*segment));
-        }
-        let mut logs: Vec<_> = self.logs.iter().collect();
-        logs.sort_unstable_by_key(|(log, _)| **log);
-        for (log, state) in logs {
-            put(Control::ManifestLog(manifest_log(*log, state)));
-        }
-        let mut readers: Vec<_> = self.readers.values().collect();
-        readers.sort_unstable_by_key(|state| state.stored.reader);
-        for state in readers {
-            put(Control::ManifestReader(state.stored.clone()));
+        });
+        let mut groups = vec![(BytesMut::new(), 0)];
+        for row in std::iter::once(head).chain(self.rows()) {
+            let (bytes, _) = groups.last().expect("there is always one");
+            if bytes.len() as u64 + row.size() > size_max {
+                groups.push((BytesMut::new(), 0));
+            }
+            let (bytes, count) = groups.last_mut().expect("there is always one");
+            row.put(bytes);
+            *count += 1;
         }
         groups
+    }
+
+    /// The rows of a manifest: segments, logs, processors, each sorted by number, so the same
+    /// catalog always gives the same bytes.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Control> {
+        let mut rows: Vec<_> =
+            self.segments.values().map(|row| Control::ManifestSegment(*row)).collect();
+        let mut logs: Vec<_> = self.logs.iter().collect();
+        logs.sort_unstable_by_key(|(log, _)| **log);
+        rows.extend(logs.into_iter().map(|(l, s)| Control::ManifestLog(manifest_log(*l, s))));
+        let mut readers: Vec<_> = self.readers.values().collect();
+        readers.sort_unstable_by_key(|state| state.stored.reader);
+        rows.extend(readers.into_iter().map(|s| Control::ManifestReader(s.stored.clone())));
+        rows
     }
 
     /// The catalog that a whole manifest describes, and the commit time in it (F-12).
@@ -476,27 +485,38 @@ impl Catalog {
         let Some(Control::ManifestHead(head)) = rows.next() else {
             return Err("a manifest without a head");
         };
+        if head.next_log == LogId(0) || head.next_reader == ReaderId(0) {
+            return Err("a manifest whose numbers begin at 0");
+        }
+        counted(&[head.next_log.0, head.next_reader.0, head.next_epoch.0])?;
         catalog.next_log = head.next_log;
         catalog.next_reader = head.next_reader;
         catalog.next_epoch = head.next_epoch;
         for row in rows {
             match row {
                 Control::ManifestLog(row) => {
-                    if catalog.logs.contains_key(&row.log) || row.log >= head.next_log {
-                        return Err("a manifest names a log twice");
+                    let twice = catalog.logs.contains_key(&row.log)
+                        || catalog.log_names.contains_key(&row.name);
+                    if twice || row.log == LogId(0) || row.log >= head.next_log {
+                        return Err("a manifest names a log twice, or one that never was");
                     }
+                    counted(&[row.next.0])?;
                     catalog.insert_log(row);
                 }
                 Control::ManifestReader(row) => {
-                    if catalog.readers.contains_key(&row.reader) || row.reader >= head.next_reader {
-                        return Err("a manifest names a processor twice");
+                    let twice = catalog.readers.contains_key(&row.reader)
+                        || catalog.reader_names.contains_key(&row.name);
+                    if twice || row.reader == ReaderId(0) || row.reader >= head.next_reader {
+                        return Err("a manifest names a processor twice, or one that never was");
                     }
+                    counted(&[row.number])?;
                     catalog.insert_reader(row);
                 }
                 Control::ManifestSegment(row) => {
                     if catalog.segments.contains_key(&row.segment) {
                         return Err("a manifest names a segment twice");
                     }
+                    counted(&[row.segment.0])?;
                     catalog.add_segment(row);
                 }
                 _ => return Err("a record in the manifest that does not belong there"),

@@ -403,6 +403,7 @@ fn start_shards(
             tail_cache_size: options.tail_cache_size,
             sync_method,
         };
+        shard_dir.remove_unfinished()?;
         let shard = Shard::open(config, &shard_dir.list()?);
         let (inbox, outlet) =
             inbox(options.inbox_size).map_err(|error| io_error("opening an eventfd for", error))?;

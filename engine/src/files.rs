@@ -72,19 +72,43 @@ impl ShardDir {
         Ok(Self { shard, path, direct })
     }
 
-    /// The files in it. Unfinished ones are deleted, unknown ones left alone.
+    /// The shard's directory as it is, also if it is missing.
+    #[must_use]
+    pub(crate) fn at(dir: &Path, shard: ShardId, direct: bool) -> Self {
+        Self { shard, path: dir.join(format!("shard-{:03}", shard.0)), direct }
+    }
+
+    /// Deletes unfinished files.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]
+    pub fn remove_unfinished(&self) -> Result<(), OpenError> {
+        let failed = open_error("cannot list", &self.path);
+        for entry in fs::read_dir(&self.path).map_err(&failed)? {
+            let path = entry.map_err(&failed)?.path();
+            if path.extension().is_some_and(|end| end == "tmp") {
+                fs::remove_file(&path).map_err(open_error("cannot delete", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments and spares in it; none if it is missing. Unknown files are left alone.
     ///
     /// # Errors
     /// [`OpenError::Io`]
     pub fn list(&self) -> Result<Vec<Found>, OpenError> {
         let mut found = Vec::new();
         let failed = open_error("cannot list", &self.path);
-        for entry in fs::read_dir(&self.path).map_err(&failed)? {
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.map_err(&failed)?,
+        };
+        for entry in entries {
             let entry = entry.map_err(&failed)?;
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
             if name.ends_with(".tmp") {
-                fs::remove_file(&path).map_err(open_error("cannot delete", &path))?;
                 continue;
             }
             let looked = || entry.metadata().map_err(open_error("cannot look at", &path));
@@ -196,7 +220,7 @@ impl ShardDir {
         sync_dir(&self.path)
     }
 
-    fn remove_sides(&self, segment: SegmentId) -> io::Result<()> {
+    pub(crate) fn remove_sides(&self, segment: SegmentId) -> io::Result<()> {
         remove(&self.side(segment, Side::Index))?;
         remove(&self.side(segment, Side::Tail))
     }
@@ -207,6 +231,10 @@ impl ShardDir {
             retry_on_intr(|| rustix::fs::ftruncate(&file, len))?;
         }
         sync(&file)
+    }
+
+    pub(crate) fn read_side(&self, segment: SegmentId, side: Side) -> io::Result<Vec<u8>> {
+        fs::read(self.side(segment, side))
     }
 
     fn write_side(&self, segment: SegmentId, side: Side, bytes: &[u8]) -> io::Result<()> {
@@ -469,7 +497,7 @@ fn run(dir: &ShardDir, meta: &Mutex<MetaFile>, kind: OpKind) -> io::Result<Optio
         OpKind::Begin => lock(meta).begin(dir.shard)?,
         OpKind::WriteSide { segment, side, bytes } => dir.write_side(segment, side, &bytes)?,
         OpKind::ReadSide { segment, side } => {
-            return fs::read(dir.side(segment, side)).map(|bytes| Some(bytes.into()));
+            return dir.read_side(segment, side).map(|bytes| Some(bytes.into()));
         }
         OpKind::Write { .. } | OpKind::Sync { .. } | OpKind::Read { .. } => {
             panic!("an operation of the runner came to the files thread")

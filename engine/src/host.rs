@@ -13,7 +13,7 @@
 //! Not here: deciding whether such a place will do.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -313,15 +313,27 @@ fn interrupt_core(disk: &Path) -> Option<usize> {
 /// Tries it: what a file system says about itself is not always so.
 fn direct_io(dir: &Path) -> bool {
     let path = dir.join(format!("probe-{}.tmp", std::process::id()));
-    let written = write_direct(&path).is_ok();
+    let mut options = OpenOptions::new();
+    let written =
+        open_direct(options.write(true).create(true).truncate(true), &path).and_then(|file| {
+            file.write_all_at(Buf::zeroed(BLOCK_SIZE as usize).as_slice(), BLOCK_SIZE.into())
+        });
     let _ = fs::remove_file(&path);
-    written
+    match written {
+        // A full disk says nothing about direct I/O. An engine that is there can be read.
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            let file = open_direct(&mut OpenOptions::new(), &dir.join("engine.meta"));
+            let mut block = Buf::zeroed(BLOCK_SIZE as usize);
+            file.and_then(|file| file.read_exact_at(block.as_mut_slice(), 0)).is_ok()
+        }
+        written => written.is_ok(),
+    }
 }
 
-fn write_direct(path: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true);
-    let file = options.custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path)?;
+/// The file, past the page cache, if the blocks of ours fit its alignment.
+fn open_direct(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::DIRECT.bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(path)?;
     let stat = statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
     if let Ok(stat) = stat
         && stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0
@@ -331,8 +343,7 @@ fn write_direct(path: &Path) -> io::Result<()> {
             return Err(io::ErrorKind::Unsupported.into());
         }
     }
-    let block = Buf::zeroed(BLOCK_SIZE as usize);
-    file.write_all_at(block.as_slice(), BLOCK_SIZE.into())
+    Ok(file)
 }
 
 fn is_network(file_system: &str) -> bool {

@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::format::entry::Entry;
 use crate::format::{Place, checksum};
+use crate::limits::SEGMENT_SIZE_MAX;
 use crate::position::{LogId, SegmentId, Sequence, TxId};
 
 const MAGIC: &[u8; 8] = b"oncelogI";
@@ -194,13 +195,24 @@ impl SegmentIndex {
             return None;
         }
         let mut index = Self::default();
+        let mut before = LogId(0);
         for _ in 0..bytes.try_get_u64_le().ok()? {
             let log = LogId(bytes.try_get_u64_le().ok()?);
             let start = Sequence(bytes.try_get_u64_le().ok()?);
             let mut span = LogSpan { start, sections: Vec::new() };
             for _ in 0..bytes.try_get_u64_le().ok()? {
-                span.sections.push(take_section(&mut bytes)?);
+                let section = take_section(&mut bytes)?;
+                // In order; behind a hole the first one may come long after the start.
+                section.first.0.checked_add(section.count.into())?;
+                if section.count == 0 || section.first < span.end() {
+                    return None;
+                }
+                span.sections.push(section);
             }
+            if log <= before {
+                return None;
+            }
+            before = log;
             index.sections += span.sections.len();
             index.logs.insert(log, span);
         }
@@ -244,7 +256,8 @@ fn take_section(bytes: &mut Bytes) -> Option<SectionRef> {
         offset: bytes.get_u32_le(),
         len: bytes.get_u32_le(),
     };
-    (bytes.get_u32_le() == 0).then_some(section)
+    let reserved = bytes.get_u32_le();
+    (reserved == 0 && section.range().end <= SEGMENT_SIZE_MAX).then_some(section)
 }
 
 /// Indexes of sealed segments, the least recently used forgotten first.

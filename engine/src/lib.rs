@@ -64,6 +64,12 @@ pub mod replay;
 #[doc(hidden)]
 pub mod recover;
 #[doc(hidden)]
+pub mod report;
+#[doc(hidden)]
+pub mod check;
+#[doc(hidden)]
+pub mod survey;
+#[doc(hidden)]
 pub mod stage;
 #[doc(hidden)]
 pub mod commit;
@@ -92,6 +98,8 @@ pub mod uring;
 pub mod blocking;
 #[doc(hidden)]
 pub mod thread;
+mod verify;
+mod repair;
 mod response;
 mod reader;
 mod log;
@@ -120,8 +128,11 @@ pub use position::{
 };
 pub use processor::{Commit, Input, Processor, ProcessorOptions};
 pub use reader::{Reader, Record, Records};
+pub use repair::{Repair, Repaired, Step};
 pub use reply::block_on;
+pub use report::{AtRisk, Finding, Progress, Report, Severity};
 pub use request::{Appended, Committed, LogInfo, NewRecord, Restored, ShardStats};
 pub use response::{Operation, Response};
 pub use sync::SyncMethod;
 pub use thread::{IoMode, RunnerInfo};
+pub use verify::Verify;

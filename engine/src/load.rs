@@ -153,12 +153,13 @@ impl Shard {
         rebuild.read += count as u64;
         let last = count == 0 || rebuild.read >= rebuild.end;
         let scan = rebuild.scan.get_or_insert_with(|| {
-            // The header's digest is where the chain begins; if it is damaged the first hole is
-            // skipped like any other.
             let (header, rest) = bytes.split_at(bytes.len().min(BLOCK_SIZE as usize));
             bytes = rest;
-            let digest = SegmentHeader::decode(header).map_or(0, |(_, digest)| digest);
-            Scan::new(crate::format::Place { offset: BLOCK_SIZE, ..place }, digest).of_tables()
+            let place = crate::format::Place { offset: BLOCK_SIZE, ..place };
+            match SegmentHeader::decode(header).ok().filter(|(header, _)| header.is_of(&place)) {
+                Some((_, digest)) => Scan::new(place, digest).of_tables(),
+                None => Scan::new(place, 0).of_tables().unanchored(),
+            }
         });
         scan.feed(bytes);
         loop {
@@ -167,7 +168,7 @@ impl Shard {
                 Step::Hole if u64::from(scan.place().offset) >= rebuild.end => break,
                 Step::Hole => {
                     rebuild.content.holes = true;
-                    if !scan.skip_hole() {
+                    if !scan.skip_hole(last) {
                         break;
                     }
                 }

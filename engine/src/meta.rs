@@ -48,6 +48,8 @@ pub struct MetaFile {
     current: Superblock,
     /// The copy that must stay whole until the other one is durable.
     newest: u64,
+    /// Whether the other one was not whole when it was opened.
+    damaged: bool,
 }
 
 impl MetaFile {
@@ -82,7 +84,9 @@ impl MetaFile {
                 return Err(foreign("has no valid superblock: both are damaged, or never were"));
             }
         };
-        Ok(Some(Self { file, current, newest }))
+        let other = if newest == 0 { second } else { first };
+        let damaged = Superblock::decode(other).is_err();
+        Ok(Some(Self { file, current, newest, damaged }))
     }
 
     /// Makes it. There must be none.
@@ -104,13 +108,25 @@ impl MetaFile {
             Ok(file)
         };
         let file = make().map_err(open_error("cannot make", &path))?;
-        Ok(Self { file, current: superblock.clone(), newest: 1 })
+        Ok(Self { file, current: superblock.clone(), newest: 1, damaged: false })
     }
 
     /// What it says.
     #[must_use]
     pub fn superblock(&self) -> &Superblock {
         &self.current
+    }
+
+    /// Where a copy stood that was not whole when it was opened.
+    pub(crate) fn damaged_copies(&self) -> impl Iterator<Item = u64> + use<> {
+        let other = (1 - self.newest) * u64::from(BLOCK_SIZE);
+        self.damaged.then_some(other).into_iter()
+    }
+
+    /// Writes both copies anew.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        let generation = self.current.generation + 1;
+        self.update(Superblock { generation, ..self.current.clone() })
     }
 
     fn update(&mut self, superblock: Superblock) -> io::Result<()> {
@@ -128,6 +144,14 @@ impl MetaFile {
         self.current = superblock;
         self.newest = 1;
         Ok(())
+    }
+
+    /// Notes durably that a shard holds nothing.
+    pub(crate) fn forget(&mut self, shard: ShardId) -> io::Result<()> {
+        let mut superblock = self.current.clone();
+        superblock.generation += 1;
+        superblock.clear_begun(shard);
+        self.update(superblock)
     }
 
     /// Notes durably that a shard has begun.

@@ -129,6 +129,8 @@ pub struct Recovery {
     /// Files without a whole header and manifest, or that no manifest lists.
     unused: Vec<SegmentId>,
     facts: Option<(Last, Later, Newer)>,
+    /// The newest segment with a whole manifest.
+    newest: Option<SegmentId>,
 }
 
 type Fails<T> = Result<T, OpenError>;
@@ -146,13 +148,20 @@ impl Recovery {
             }
         }
         spares.sort_unstable();
-        Self { identity, files, spares, state: State::Start, unused: Vec::new(), facts: None }
+        let (state, unused) = (State::Start, Vec::new());
+        Self { identity, files, spares, state, unused, facts: None, newest: None }
     }
 
     /// What was judged, once it was: how the journal ended.
     #[must_use]
     pub fn facts(&self) -> Option<(Last, Later, Newer)> {
         self.facts
+    }
+
+    /// The newest segment with a whole manifest, once it was read.
+    #[must_use]
+    pub fn newest(&self) -> Option<SegmentId> {
+        self.newest
     }
 
     /// Goes on: first with `None`, then with the completion of what was asked for.
@@ -252,6 +261,7 @@ impl Recovery {
             self.unused.push(segment);
             return self.next_candidate();
         };
+        self.newest = Some(segment);
         let end = End { segment, len, known, scan };
         let strangers = self.strangers(&end)?;
         self.look_into(Some(end), strangers)

@@ -54,6 +54,40 @@ impl Identity {
     pub fn path(&self, segment: SegmentId) -> PathBuf {
         PathBuf::from(format!("shard-{:03}/segment-{:016x}.log", self.shard.0, segment.0))
     }
+
+    /// The header and digest of a segment, `None` if it is not valid (F-4).
+    ///
+    /// # Errors
+    /// The file is another's, or newer.
+    pub fn header(
+        &self,
+        segment: SegmentId,
+        block: &[u8],
+    ) -> Result<Option<(SegmentHeader, u64)>, OpenError> {
+        let path = self.path(segment);
+        let foreign = |why: String| Err(OpenError::Foreign { path: path.clone(), why });
+        let (header, digest) = match SegmentHeader::decode(block) {
+            Err(HeaderError::Invalid) => return Ok(None),
+            Err(HeaderError::Newer(found)) => {
+                return Err(OpenError::NewerFormat { path, found, known: VERSION });
+            }
+            Ok(decoded) => decoded,
+        };
+        if header.engine != self.engine {
+            return foreign("belongs to another engine".to_owned());
+        }
+        if header.shard == self.shard && header.segment < segment {
+            // A recycled file whose first block was never written under its new name.
+            return Ok(None);
+        }
+        if !header.is_of(&self.place(segment)) {
+            return foreign(format!("holds segment {} of shard {}", header.segment, header.shard));
+        }
+        if header.segment_size != self.segment_size {
+            return foreign(format!("has segments of {} bytes", header.segment_size));
+        }
+        Ok(Some((header, digest)))
+    }
 }
 
 /// What the journal knows after an entry.
@@ -155,7 +189,7 @@ impl Replay {
             if before.len() < BLOCK_SIZE as usize {
                 return Ok(if last { Next::Hole } else { Next::More });
             }
-            let Some((header, digest)) = self.decode_header(before)? else {
+            let Some((header, digest)) = self.identity.header(self.segment, before)? else {
                 return Ok(Next::Hole);
             };
             let mut scan = Scan::new(self.identity.place(self.segment), digest);
@@ -171,34 +205,6 @@ impl Replay {
             Step::More => Ok(Next::More),
             Step::Hole => Ok(Next::Hole),
         }
-    }
-
-    /// The segment's header and digest, `None` if it is not valid (F-4).
-    fn decode_header(&self, bytes: &[u8]) -> Result<Option<(SegmentHeader, u64)>, OpenError> {
-        let path = self.identity.path(self.segment);
-        let foreign = |why: String| Err(OpenError::Foreign { path: path.clone(), why });
-        let (header, digest) = match SegmentHeader::decode(bytes) {
-            Err(HeaderError::Invalid) => return Ok(None),
-            Err(HeaderError::Newer(found)) => {
-                return Err(OpenError::NewerFormat { path, found, known: VERSION });
-            }
-            Ok(decoded) => decoded,
-        };
-        let Identity { engine, shard, segment_size, .. } = self.identity;
-        if header.engine != engine {
-            return foreign("belongs to another engine".to_owned());
-        }
-        if header.shard == shard && header.segment < self.segment {
-            // A recycled file whose first block was never written under its new name.
-            return Ok(None);
-        }
-        if header.shard != shard || header.segment != self.segment {
-            return foreign(format!("holds segment {} of shard {}", header.segment, header.shard));
-        }
-        if header.segment_size != segment_size {
-            return foreign(format!("has segments of {} bytes", header.segment_size));
-        }
-        Ok(Some((header, digest)))
     }
 
     /// Applies one valid entry.
@@ -236,13 +242,21 @@ impl Replay {
 }
 
 impl Known {
-    fn of(manifest: Vec<Control>) -> Result<Self, Misfit> {
+    /// What a whole manifest says.
+    ///
+    /// # Errors
+    /// [`Misfit`] if it is not whole.
+    pub fn of(manifest: Vec<Control>) -> Result<Self, Misfit> {
         let (catalog, time_us) = Catalog::from_manifest(manifest)?;
         let index = index_of(&catalog);
         Ok(Self { catalog, index, time_us, last: Last::Ordinary, sealed_to: SegmentId(0) })
     }
 
-    fn apply(&mut self, entry: &Entry, controls: &[Control]) -> Result<(), Misfit> {
+    /// Applies an entry behind the manifest, with its control records.
+    ///
+    /// # Errors
+    /// [`Misfit`] if it does not fit what was before.
+    pub fn apply(&mut self, entry: &Entry, controls: &[Control]) -> Result<(), Misfit> {
         if self.last == Last::Seal {
             return Err("an entry stands behind the seal of its segment");
         }

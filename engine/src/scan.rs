@@ -26,6 +26,10 @@ pub struct Scan {
     bytes: BytesMut,
     /// Whether the sections' bytes are checked too.
     sections: bool,
+    /// Whether `digest` is known.
+    anchored: bool,
+    /// Whether the end of a hole is being looked for.
+    skips: bool,
 }
 
 /// What stands at the scanner's place.
@@ -42,7 +46,8 @@ impl Scan {
     /// A scanner before the entry at `place`, which should continue `digest`.
     #[must_use]
     pub fn new(place: Place, digest: u64) -> Self {
-        Self { place, digest, bytes: BytesMut::new(), sections: true }
+        let (bytes, sections, anchored, skips) = (BytesMut::new(), true, true, false);
+        Self { place, digest, bytes, sections, anchored, skips }
     }
 
     /// The same scanner, content with valid headers and tables: whoever uses a section checks it.
@@ -50,6 +55,13 @@ impl Scan {
     #[must_use]
     pub fn of_tables(self) -> Self {
         Self { sections: false, ..self }
+    }
+
+    /// The same scanner, for a segment whose header is damaged: what the first entry says that it
+    /// continues is believed.
+    #[must_use]
+    pub fn unanchored(self) -> Self {
+        Self { anchored: false, ..self }
     }
 
     /// Adds the bytes that follow those fed before.
@@ -83,12 +95,16 @@ impl Scan {
 
     /// What stands at the scanner's place. `last` says that no more bytes will be fed.
     pub fn next(&mut self, last: bool) -> Step {
+        if self.skips {
+            return Step::Hole;
+        }
         let Some(entry) = Entry::parse(&self.bytes) else {
             // A section table can be longer than what was fed.
             let enough = last || self.bytes.len() >= TABLE_SIZE_MAX;
             return if enough { Step::Hole } else { Step::More };
         };
-        let continues = entry.head.place == self.place && entry.head.previous_digest == self.digest;
+        let digest = if self.anchored { self.digest } else { entry.head.previous_digest };
+        let continues = entry.head.place == self.place && entry.head.previous_digest == digest;
         if !continues {
             return Step::Hole;
         }
@@ -101,6 +117,7 @@ impl Scan {
         }
         let bytes = self.bytes.split_to(length).freeze();
         self.digest = entry.digest;
+        self.anchored = true;
         self.place.offset += entry.length;
         self.place.entry += 1;
         Step::Entry(entry, bytes)
@@ -109,21 +126,30 @@ impl Scan {
     /// Goes on behind a hole at the next entry of this segment, whatever its number.
     ///
     /// Its own chain is not checked against the entries before the hole; everything else is.
-    /// `false` if there is none in what was fed; then the scanner stands behind the last whole
-    /// block of it.
-    pub fn skip_hole(&mut self) -> bool {
+    /// `false` if there is none in what was fed; then the next step is a hole again, and this goes
+    /// on looking where it ended.
+    pub fn skip_hole(&mut self, last: bool) -> bool {
         loop {
+            if std::mem::replace(&mut self.skips, true) {
+                let entry = Entry::parse(&self.bytes).filter(|entry| {
+                    entry.stands_at(&self.place) && entry.head.place.entry > self.place.entry
+                });
+                if let Some(entry) = entry {
+                    self.place.entry = entry.head.place.entry;
+                    self.digest = entry.head.previous_digest;
+                    (self.anchored, self.skips) = (true, false);
+                    return true;
+                }
+                if !last && self.bytes.len() < TABLE_SIZE_MAX {
+                    // Its table may not be whole yet.
+                    return false;
+                }
+            }
             if self.bytes.len() < BLOCK_SIZE as usize {
                 return false;
             }
             drop(self.bytes.split_to(BLOCK_SIZE as usize));
             self.place.offset += BLOCK_SIZE;
-            let Some(entry) = Entry::parse(&self.bytes) else { continue };
-            if entry.stands_at(&self.place) && entry.head.place.entry > self.place.entry {
-                self.place.entry = entry.head.place.entry;
-                self.digest = entry.head.previous_digest;
-                return true;
-            }
         }
     }
 }
@@ -162,4 +188,65 @@ pub fn entries_behind(window: &[u8], place: &Place) -> Vec<Behind> {
         place.offset = place.offset.saturating_add(BLOCK_SIZE);
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::format::entry::{EntryHead, Flags, RecordsIn, put_entry};
+    use crate::position::{SegmentId, ShardId};
+    use crate::request::StagedRecord;
+
+    /// Empty entries, each a block.
+    fn entries(count: u32) -> (Place, Vec<u8>) {
+        let (engine, shard, segment) = ([7; 16], ShardId(0), SegmentId(3));
+        let first = Place { engine, shard, segment, entry: 0, offset: BLOCK_SIZE };
+        let (mut out, mut previous_digest) = (BytesMut::new(), 0);
+        for entry in 0..count {
+            let place = Place { entry, offset: BLOCK_SIZE * (1 + entry), ..first };
+            let flags = Flags::WATERMARK;
+            let head = EntryHead { place, flags, previous_digest, time_us: 0, durable: entry };
+            let none: [RecordsIn<'_, StagedRecord>; 0] = [];
+            previous_digest = put_entry(&mut out, &head, (&[], 0), &none).1;
+        }
+        (first, out.to_vec())
+    }
+
+    /// The numbers of the entries that are found in bytes which come in two pieces.
+    fn found(place: Place, bytes: &[u8], cut: usize) -> Vec<u32> {
+        let mut scan = Scan::new(place, 0).of_tables();
+        let mut found = Vec::new();
+        for (piece, last) in [(&bytes[..cut], false), (&bytes[cut..], true)] {
+            scan.feed(piece);
+            loop {
+                match scan.next(last) {
+                    Step::Entry(entry, _) => found.push(entry.head.place.entry),
+                    Step::More => break,
+                    Step::Hole => {
+                        if !scan.skip_hole(last) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// An entry that began where a piece of the file ended was passed over behind a hole.
+    #[test]
+    fn no_entry_behind_a_hole_is_missed_wherever_the_bytes_are_cut() {
+        const COUNT: usize = 80;
+        let block = BLOCK_SIZE as usize;
+        let (place, mut bytes) = entries(80);
+        bytes[2 * block..4 * block].fill(0);
+        let expected: Vec<u32> = (0..80).filter(|n| !(2..4).contains(n)).collect();
+        for cut in 0..=COUNT {
+            assert_eq!(found(place, &bytes, cut * block), expected, "cut behind {cut} blocks");
+        }
+        bytes[(COUNT - 1) * block..].fill(0);
+        assert_eq!(found(place, &bytes, COUNT * block), expected[..expected.len() - 1]);
+    }
 }

@@ -20,8 +20,10 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
 /// Files of the engine that talk to the operating system. All others only decide.
-const SHELL: &[&str] =
-    &["blocking", "engine", "files", "host", "inbox", "meta", "reply", "thread", "uring"];
+const SHELL: &[&str] = &[
+    "blocking", "engine", "files", "host", "inbox", "meta", "repair", "reply", "thread", "uring",
+    "verify",
+];
 
 /// Files that may hold `unsafe` code.
 const UNSAFE: &[&str] = &["buf", "uring"];

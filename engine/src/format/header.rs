@@ -5,7 +5,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{EngineId, VERSION, checksum};
+use super::{EngineId, Place, VERSION, checksum};
 use crate::limits::{
     BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SHARDS_MAX,
 };
@@ -77,6 +77,11 @@ impl Superblock {
     /// From now on the shard must have segments.
     pub fn set_begun(&mut self, shard: ShardId) {
         self.begun[usize::from(shard.0 / 8)] |= 1 << (shard.0 % 8);
+    }
+
+    /// From now on the shard holds nothing.
+    pub fn clear_begun(&mut self, shard: ShardId) {
+        self.begun[usize::from(shard.0 / 8)] &= !(1 << (shard.0 % 8));
     }
 
     /// One block.
@@ -186,6 +191,12 @@ pub struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// Whether it was written for this engine, shard and segment.
+    #[must_use]
+    pub fn is_of(&self, place: &Place) -> bool {
+        (self.engine, self.shard, self.segment) == (place.engine, place.shard, place.segment)
+    }
+
     /// One block, and the digest that the first entry continues.
     #[must_use]
     pub fn encode(&self) -> (Vec<u8>, u64) {

@@ -184,5 +184,10 @@ fn take_link(body: &mut Bytes) -> Option<Link> {
 fn take_chain_link(body: &mut Bytes) -> Option<Option<ChainLink>> {
     let number = u64_of(body)?;
     let link = take_link(body)?;
-    Some((number != 0).then_some(ChainLink { number, link }))
+    let nowhere = Link { segment: SegmentId(0), offset: 0, index: 0 };
+    match number {
+        0 if link != nowhere => None,
+        0 => Some(None),
+        _ => Some(Some(ChainLink { number, link })),
+    }
 }

@@ -1,0 +1,401 @@
+//! `Verify` and `Repair` on real files: what is sound is called sound, damage is named with what it
+//! lost, and a repair gives up that and nothing else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oncelog::{
+    AtRisk, Batch, Commit, Engine, From, OpenError, Options, ReadError, Repair, Report, Sequence,
+    Severity, Verify,
+};
+
+fn options(dir: &Path) -> Options {
+    Options::new(dir).shards(1).segment_size(1 << 20)
+}
+
+fn verify(dir: &Path) -> Report {
+    Verify::new(dir).run().unwrap()
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir.join("shard-000")).unwrap();
+    let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("segment-"));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    paths.sort();
+    // The one that is only prepared holds nothing.
+    paths.retain(|path| fs::read(path).unwrap()[..128].iter().any(|byte| *byte != 0));
+    paths
+}
+
+fn payload(n: u64) -> Vec<u8> {
+    let mut bytes = vec![u8::try_from(n % 250 + 1).unwrap(); 10_000];
+    bytes[..8].copy_from_slice(&n.to_le_bytes());
+    bytes
+}
+
+/// Several segments: a log, another in batches with it, a processor with state and outputs,
+/// something truncated and something dropped. Closed.
+fn rich(dir: &Path) {
+    let engine = options(dir).open().unwrap();
+    let log = engine.create_log("g/log").wait().unwrap();
+    let other = engine.create_log("g/other").wait().unwrap();
+    let out = engine.create_log("g/out").wait().unwrap();
+    engine.create_log("g/gone").wait().unwrap().append(vec![1; 5_000]).wait().unwrap();
+    let (mut processor, _) = engine.processor("g/p").source("g/log").open().wait().unwrap();
+    for n in 0..250 {
+        let batch = Batch::new().append(&log, payload(n)).append(&other, n.to_string());
+        batch.commit().wait().unwrap();
+        if n % 10 == 9 {
+            let records = processor.next().wait().unwrap().records;
+            let commit = Commit::new().output(&out, records.len().to_string());
+            let commit = match n {
+                99 => commit.snapshot(vec![7; 200_000]),
+                _ => commit.delta(n.to_string()),
+            };
+            processor.commit(commit).wait().unwrap();
+        }
+    }
+    other.truncate(Sequence::new(5)).wait().unwrap();
+    engine.drop_log("g/gone").wait().unwrap();
+    engine.close().wait().unwrap();
+}
+
+/// Changes one byte of the record `n` of the log `g/log`, wherever it stands; the file.
+fn damage_record(dir: &Path, n: u64) -> PathBuf {
+    let needle = &payload(n)[..64];
+    for path in segments(dir) {
+        let mut bytes = fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(64).position(|window| window == needle) {
+            bytes[at + 5_000] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            return path;
+        }
+    }
+    panic!("record {n} stands nowhere");
+}
+
+fn numbers(engine: &Engine) -> Vec<Option<u64>> {
+    let log = engine.open_log("g/log").wait().unwrap();
+    let end = log.describe().wait().unwrap().next.get();
+    let read = |n| match log.get(Sequence::new(n)).wait() {
+        Ok(record) => {
+            let payload_read = record.expect("it is not truncated").payload;
+            assert_eq!(payload_read, payload(n), "other bytes");
+            Some(n)
+        }
+        Err(ReadError::Damaged { .. }) => None,
+        Err(error) => panic!("{error}"),
+    };
+    (0..end).map(read).collect()
+}
+
+fn lost_records(at_risk: &AtRisk) -> (String, u64, u64) {
+    match at_risk {
+        AtRisk::Records { name, first, end, .. } => {
+            (name.clone().unwrap_or_default(), first.get(), end.get())
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_is_sound_is_called_sound_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    rich(dir.path());
+    let (mut last, mut calls) = (0, 0);
+    let report = Verify::new(dir.path())
+        .progress(|progress| {
+            assert!(last < progress.done && progress.done <= progress.total);
+            (last, calls) = (progress.done, calls + 1);
+        })
+        .run()
+        .unwrap();
+    assert!(report.is_sound() && report.findings.is_empty(), "{report}");
+    assert_eq!((report.logs, report.processors), (3, 1));
+    assert_eq!(report.segments, segments(dir.path()).len() as u64);
+    assert!(report.segments >= 3 && calls >= report.segments);
+    // All but what the truncation and the drop freed, and that is in the segments that stay.
+    assert_eq!(report.records, 250 + 250 + 25 + 1);
+
+    let repaired = Repair::new(dir.path()).run().unwrap();
+    assert!(repaired.steps.is_empty() && repaired.lost.is_empty(), "{repaired}");
+    assert_eq!(numbers(&options(dir.path()).open().unwrap()).len(), 250);
+}
+
+#[test]
+fn a_directory_in_use_or_of_no_engine_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Verify::new(dir.path()).run().unwrap_err();
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing was made");
+    let _engine = options(dir.path()).open().unwrap();
+    let error = Verify::new(dir.path()).run().unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+    let error = Repair::new(dir.path()).run().unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn damaged_records_are_named_with_place_log_and_sequence() {
+    let dir = tempfile::tempdir().unwrap();
+    rich(dir.path());
+    let file = damage_record(dir.path(), 17);
+    let report = verify(dir.path());
+    assert!(report.refused.is_empty() && !report.is_sound());
+    let losses: Vec<_> = report.losses().collect();
+    assert_eq!(losses.len(), 1, "{report}");
+    assert!(file.ends_with(&losses[0].path) && losses[0].offset > 0);
+    assert_eq!(losses[0].at_risk.len(), 1);
+    assert_eq!(lost_records(&losses[0].at_risk[0]), ("g/log".to_owned(), 17, 18));
+    // Nothing can be done about it, and nothing else is given up.
+    let repaired = Repair::new(dir.path()).run().unwrap();
+    assert!(repaired.steps.is_empty() && repaired.lost.is_empty(), "{repaired}");
+    let read = numbers(&options(dir.path()).open().unwrap());
+    let expected: Vec<_> = (0..250).map(|n| (n != 17).then_some(n)).collect();
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn a_whole_entry_that_is_gone_is_named_by_what_stands_around_it() {
+    let dir = tempfile::tempdir().unwrap();
+    rich(dir.path());
+    let path = segments(dir.path()).remove(1);
+    let mut bytes = fs::read(&path).unwrap();
+    // Any block that begins with an entry's magic, in the middle of the file.
+    let at = (20..).map(|n| n * 4096).find(|at| &bytes[at + 8..at + 12] == b"ent1").unwrap();
+    bytes[at..at + 4096].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let report = verify(dir.path());
+    let losses: Vec<_> = report.losses().collect();
+    assert_eq!(losses.len(), 1, "{report}");
+    assert_eq!(losses[0].offset, at as u64);
+    let mut names: Vec<_> = losses[0].at_risk.iter().map(lost_records).collect();
+    names.sort();
+    assert_eq!((names[0].0.as_str(), names[1].0.as_str()), ("g/log", "g/other"), "{report}");
+    assert_eq!((names[0].1, names[0].2), (names[1].1, names[1].2));
+    let (first, end) = (names[0].1, names[0].2);
+    let read = numbers(&options(dir.path()).open().unwrap());
+    let expected: Vec<_> = (0..250).map(|n| (n < first || end <= n).then_some(n)).collect();
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn damage_to_what_is_truncated_or_stands_twice_is_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    rich(dir.path());
+    damage_record(dir.path(), 0);
+    let engine = options(dir.path()).open().unwrap();
+    let (mut processor, _) = engine.processor("g/p").open().wait().unwrap();
+    processor.commit(Commit::new().snapshot("small")).wait().unwrap();
+    let log = engine.open_log("g/log").wait().unwrap();
+    log.truncate(Sequence::new(1)).wait().unwrap();
+    engine.close().wait().unwrap();
+    drop((log, processor, engine));
+    let meta = dir.path().join("engine.meta");
+    let mut bytes = fs::read(&meta).unwrap();
+    bytes[4096 + 20] ^= 1;
+    fs::write(&meta, bytes).unwrap();
+    let index = segments(dir.path())[0].with_extension("index");
+    let mut bytes = fs::read(&index).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&index, bytes).unwrap();
+
+    let report = verify(dir.path());
+    assert!(report.is_sound(), "{report}");
+    let harmless = |severity: &Severity| *severity == Severity::Redundant;
+    assert_eq!(report.findings.iter().filter(|f| harmless(&f.severity)).count(), 3, "{report}");
+    let repaired = Repair::new(dir.path()).run().unwrap();
+    assert_eq!(repaired.steps.len(), 2, "superblock and index: {repaired}");
+    assert!(repaired.lost.is_empty() && repaired.kept.is_none());
+    assert_eq!(repaired.after.findings.len(), 1, "{repaired}");
+}
+
+#[test]
+fn a_damaged_state_is_named_by_its_processor() {
+    let dir = tempfile::tempdir().unwrap();
+    rich(dir.path());
+    for path in segments(dir.path()) {
+        let mut bytes = fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(100).position(|window| window == [7; 100]) {
+            // Records of 10,000 bytes are never all 7 up to their end.
+            let Some(at) = (at..bytes.len() - 20_000)
+                .step_by(1_000)
+                .find(|at| bytes[*at..*at + 20_000].iter().all(|byte| *byte == 7))
+            else {
+                continue;
+            };
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            break;
+        }
+    }
+    let report = verify(dir.path());
+    let losses: Vec<_> = report.losses().collect();
+    assert_eq!(losses.len(), 1, "{report}");
+    assert_eq!(losses[0].at_risk, [AtRisk::State { processor: "g/p".to_owned() }]);
+    let engine = options(dir.path()).open().unwrap();
+    let error = engine.processor("g/p").open().wait().unwrap_err();
+    assert!(error.to_string().contains("cannot be restored"), "{error}");
+}
+
+/// The engine refuses to open; the repair cuts the journal, keeps what it cut, and says what is
+/// lost; everything before is there, and life goes on.
+#[test]
+fn a_damaged_newest_segment_is_cut_and_every_lost_record_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    rich(dir.path());
+    let file = segments(dir.path()).pop().unwrap();
+    let good = fs::read(&file).unwrap();
+    // The second record in that file, so that others stand before and behind it.
+    let first = (0..250).find(|n| find(&good, &payload(*n)[..64]).is_some()).unwrap();
+    damage_record(dir.path(), first + 1);
+    assert!(matches!(options(dir.path()).open(), Err(OpenError::Damaged(_))));
+    let before = fs::read(&file).unwrap();
+    let report = verify(dir.path());
+    assert_eq!(report.refused.len(), 1);
+    assert_eq!(fs::read(&file).unwrap(), before, "verify changes nothing");
+
+    let repaired = Repair::new(dir.path()).run().unwrap();
+    assert_eq!(repaired.steps.len(), 1, "{repaired}");
+    let kept = repaired.kept.clone().unwrap();
+    assert_eq!(fs::read(kept.join("shard-000").join(file.file_name().unwrap())).unwrap(), before);
+    let mut records = Vec::new();
+    let mut commits = Vec::new();
+    for (_, lost) in &repaired.lost {
+        match lost {
+            AtRisk::Commits { processor, first, last } => {
+                commits.push((processor.clone().unwrap(), *first, *last));
+            }
+            records_lost => records.push(lost_records(records_lost)),
+        }
+    }
+    records.sort();
+    assert_eq!(records[0], ("g/log".to_owned(), first + 1, 250), "{repaired}");
+    assert_eq!(records[1], ("g/other".to_owned(), first + 1, 250), "{repaired}");
+    let committed = (first + 1) / 10;
+    assert_eq!(commits, [("g/p".to_owned(), committed + 1, 25)], "{repaired}");
+    assert!(repaired.after.is_sound(), "{repaired}");
+
+    let engine = options(dir.path()).open().unwrap();
+    assert_eq!(numbers(&engine), (0..=first).map(Some).collect::<Vec<_>>());
+    let (_, restored) = engine.processor("g/p").open().wait().unwrap();
+    assert_eq!(restored.commits, committed);
+    assert_eq!(restored.positions[0].next.get(), committed * 10);
+    let log = engine.open_log("g/log").wait().unwrap();
+    log.append(payload(first + 1)).wait().unwrap();
+    engine.close().wait().unwrap();
+    drop((log, engine));
+    assert!(verify(dir.path()).is_sound());
+}
+
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes.windows(needle.len()).position(|window| window == needle)
+}
+
+#[test]
+fn zeros_stand_for_a_missing_segment_and_its_records_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    rich(dir.path());
+    let file = segments(dir.path()).remove(1);
+    let bytes = fs::read(&file).unwrap();
+    let inside: Vec<_> = (0..250).filter(|n| find(&bytes, &payload(*n)[..64]).is_some()).collect();
+    fs::remove_file(&file).unwrap();
+    let report = verify(dir.path());
+    assert_eq!(report.refused.len(), 1, "{report}");
+    let repaired = Repair::new(dir.path()).run().unwrap();
+    assert_eq!(repaired.steps.len(), 1, "{repaired}");
+    assert!(repaired.lost.is_empty(), "no end moved");
+    let losses: Vec<_> = repaired.after.losses().collect();
+    let of_log = losses.iter().flat_map(|finding| &finding.at_risk).find_map(|at_risk| {
+        matches!(at_risk, AtRisk::Records { name: Some(name), .. } if name == "g/log")
+            .then(|| lost_records(at_risk))
+    });
+    let (first, end) = (inside[0], inside[inside.len() - 1] + 1);
+    assert_eq!(of_log, Some(("g/log".to_owned(), first, end)), "{repaired}");
+    let engine = options(dir.path()).open().unwrap();
+    let read = numbers(&engine);
+    let expected: Vec<_> = (0..250).map(|n| (n < first || end <= n).then_some(n)).collect();
+    assert_eq!(read, expected);
+    let log = engine.open_log("g/log").wait().unwrap();
+    let mut reader = log.reader(From::Sequence(Sequence::new(end)));
+    assert_eq!(reader.next().wait().unwrap().next().unwrap().payload, payload(end));
+}
+
+#[test]
+fn a_lost_newest_segment_and_a_damaged_manifest_are_given_up_whole() {
+    for (how, damage) in [("lost", true), ("damaged", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        rich(dir.path());
+        let file = segments(dir.path()).pop().unwrap();
+        let bytes = fs::read(&file).unwrap();
+        let first = (0..250).find(|n| find(&bytes, &payload(*n)[..64]).is_some()).unwrap();
+        if damage {
+            fs::remove_file(&file).unwrap();
+        } else {
+            let mut bad = bytes.clone();
+            bad[4_096 + 150] ^= 1;
+            fs::write(&file, bad).unwrap();
+        }
+        options(dir.path()).open().unwrap_err();
+        let repaired = Repair::new(dir.path()).run().unwrap();
+        assert!(!repaired.steps.is_empty() && repaired.after.is_sound(), "{how}: {repaired}");
+        if !damage {
+            let named = repaired.lost.iter().any(|(_, lost)| {
+                matches!(lost, AtRisk::Records { name: Some(name), .. } if name == "g/log")
+                    && lost_records(lost) == ("g/log".to_owned(), first, 250)
+            });
+            assert!(named, "{repaired}");
+            let kept = repaired.kept.clone().unwrap().join("shard-000");
+            assert!(kept.join(file.file_name().unwrap()).exists());
+        }
+        let engine = options(dir.path()).open().unwrap();
+        assert_eq!(numbers(&engine), (0..first).map(Some).collect::<Vec<_>>(), "{how}");
+        let log = engine.open_log("g/log").wait().unwrap();
+        log.append("life goes on").wait().unwrap();
+        engine.close().wait().unwrap();
+        drop((log, engine));
+        assert!(verify(dir.path()).is_sound());
+        options(dir.path()).open().unwrap();
+    }
+}
+
+#[test]
+fn files_of_elsewhere_go_aside() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    rich(dir.path());
+    rich(other.path());
+    let newest = segments(dir.path()).pop().unwrap();
+    let foreign = segments(other.path()).pop().unwrap();
+    let name = format!("segment-{:016x}.log", 4_000);
+    fs::copy(foreign, newest.with_file_name(name)).unwrap();
+    assert!(matches!(options(dir.path()).open(), Err(OpenError::Foreign { .. })));
+    let repaired = Repair::new(dir.path()).run().unwrap();
+    assert!(repaired.lost.is_empty() && repaired.after.is_sound(), "{repaired}");
+    assert_eq!(numbers(&options(dir.path()).open().unwrap()).len(), 250);
+}
+
+#[test]
+fn a_shard_without_any_whole_segment_is_given_up_and_nothing_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    rich(dir.path());
+    for path in segments(dir.path()) {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[..8192].fill(0);
+        fs::write(&path, bytes).unwrap();
+    }
+    assert!(matches!(options(dir.path()).open(), Err(OpenError::MissingSegment { .. })));
+    let files = segments_of_any_kind(dir.path());
+    let repaired = Repair::new(dir.path()).run().unwrap();
+    let kept = repaired.kept.clone().unwrap().join("shard-000");
+    assert_eq!(fs::read_dir(kept).unwrap().count(), files, "{repaired}");
+    let engine = options(dir.path()).open().unwrap();
+    assert!(engine.list_logs("").wait().unwrap().is_empty());
+    engine.create_log("new").wait().unwrap().append("x").wait().unwrap();
+}
+
+fn segments_of_any_kind(dir: &Path) -> usize {
+    let files = fs::read_dir(dir.join("shard-000")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("segment-") && name.ends_with(".log")).count()
+}
