@@ -146,6 +146,11 @@ impl SegmentIndex {
         self.logs.get(&log)
     }
 
+    /// The next sequence of each log when the segment began.
+    pub fn starts(&self) -> impl Iterator<Item = (LogId, Sequence)> {
+        self.logs.iter().map(|(log, span)| (*log, span.start))
+    }
+
     /// Logs that have records in the segment, and where those end.
     pub fn logs(&self) -> impl Iterator<Item = (LogId, Sequence)> {
         let used = self.logs.iter().filter(|(_, span)| !span.sections.is_empty());

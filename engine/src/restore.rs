@@ -84,6 +84,8 @@ pub(crate) struct Walks {
     pub(crate) freed: Vec<SegmentId>,
     /// Freeing a segment could not be staged.
     pub(crate) try_again: bool,
+    /// The oldest segment, if parts of it are known to be damaged.
+    pub(crate) damaged: Option<SegmentId>,
 }
 
 impl Walks {

@@ -11,6 +11,9 @@
 //! record then says that the chain stands there. The segment goes only when that is durable. If the
 //! chain began anew meanwhile the copies mean nothing.
 //!
+//! What stands in a damaged segment is not known; where the next one begins is, and if all before
+//! that is truncated nothing in it is needed.
+//!
 //! Not here: what is truncated (`serve`).
 
 use std::collections::VecDeque;
@@ -18,9 +21,10 @@ use std::collections::VecDeque;
 use crate::format::control::{
     ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestReader,
 };
+use crate::index::SegmentIndex;
 use crate::io::OpKind;
 use crate::load::Waiter;
-use crate::position::{ReaderId, SegmentId, Sequence};
+use crate::position::{LogId, ReaderId, SegmentId, Sequence};
 use crate::restore::{Walk, WalkFor};
 use crate::serve::{Admit, Class};
 use crate::shard::{Deferred, Purpose, Shard};
@@ -78,17 +82,7 @@ impl Shard {
         let Some(oldest) = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment) else {
             return false;
         };
-        let Some(index) = self.cache.get(oldest) else {
-            if !self.could_free() {
-                return false;
-            }
-            self.load(oldest, Waiter::Retention);
-            return false;
-        };
-        let lives = |(log, end)| self.catalog.log(log).is_some_and(|state| state.first < end);
-        // Damaged records are not given up: a copy of the file may have them.
-        let needed = index.has_holes() || index.logs().any(lives);
-        if needed {
+        if self.holds_live(oldest).is_none_or(|holds| holds) {
             return false;
         }
         let chained = self.catalog.readers().find(|(_, state)| {
@@ -116,6 +110,48 @@ impl Shard {
             }
             Admit::NoSpace => false,
         }
+    }
+
+    /// Whether a live record stands in the oldest segment; `None` if that is not known yet.
+    fn holds_live(&mut self, oldest: SegmentId) -> Option<bool> {
+        if self.walks.damaged != Some(oldest) {
+            let index = self.index_for_retention(oldest)?;
+            if !index.has_holes() {
+                let ends: Vec<_> = index.logs().collect();
+                return Some(self.any_lives(&ends));
+            }
+            // Remembered, since the two indexes may not fit the cache together.
+            self.walks.damaged = Some(oldest);
+        }
+        // The next segment tells up to where each log stands in the damaged one.
+        let later = self.catalog.segments().find(|s| !s.freed && s.segment > oldest);
+        let next = match later.map(|later| later.segment) {
+            Some(next) => self.index_for_retention(next)?,
+            None => &self.index,
+        };
+        // If that is damaged too, nothing is given up: a copy of the file may have the records.
+        let (known, ends) = (!next.has_holes(), next.starts().collect::<Vec<_>>());
+        Some(!known || self.any_lives(&ends))
+    }
+
+    /// Whether a log has a live record before its place here.
+    fn any_lives(&self, ends: &[(LogId, Sequence)]) -> bool {
+        let lives = |(log, end): &(LogId, Sequence)| {
+            self.catalog.log(*log).is_some_and(|state| state.first < *end)
+        };
+        ends.iter().any(lives)
+    }
+
+    /// The index of a sealed segment. If it is not here it is being loaded, unless nothing can be
+    /// freed anyhow.
+    fn index_for_retention(&mut self, segment: SegmentId) -> Option<&SegmentIndex> {
+        if self.cache.get(segment).is_none() {
+            if self.could_free() {
+                self.load(segment, Waiter::Retention);
+            }
+            return None;
+        }
+        self.cache.get(segment)
     }
 
     /// Whether carrying a chain forward frees clearly more than it writes: if a chain is larger

@@ -322,6 +322,42 @@ fn zeros_stand_for_a_missing_segment_and_its_records_are_named() {
     assert_eq!(reader.next().wait().unwrap().next().unwrap().payload, payload(end));
 }
 
+/// Damage does not pin the disk for ever: what was truncated behind it goes, and it with it.
+#[test]
+fn a_damaged_segment_is_freed_once_everything_in_it_is_truncated() {
+    for how in ["missing", "header", "entry"] {
+        let dir = tempfile::tempdir().unwrap();
+        rich(dir.path());
+        let file = segments(dir.path()).remove(0);
+        let mut bytes = fs::read(&file).unwrap();
+        match how {
+            "missing" => bytes.clear(),
+            "header" => bytes[20] ^= 1,
+            _ => bytes[40 * 4096 + 9..][..8192].fill(0xEE),
+        }
+        if bytes.is_empty() {
+            fs::remove_file(&file).unwrap()
+        } else {
+            fs::write(&file, bytes).unwrap()
+        }
+        fs::remove_file(file.with_extension("index")).unwrap();
+        Repair::new(dir.path()).run().unwrap();
+        let engine = options(dir.path()).open().unwrap();
+        let end = Sequence::new(240);
+        for name in ["g/log", "g/other"] {
+            engine.open_log(name).wait().unwrap().truncate(end).wait().unwrap();
+        }
+        let out = engine.open_log("g/out").wait().unwrap();
+        out.truncate(Sequence::new(24)).wait().unwrap();
+        engine.drop_processor("g/p").wait().unwrap();
+        let begin = std::time::Instant::now();
+        while file.exists() {
+            assert!(begin.elapsed().as_secs() < 20, "{how}: it stays");
+            out.append("goes on").wait().unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_lost_newest_segment_and_a_damaged_manifest_are_given_up_whole() {
     for (how, damage) in [("lost", true), ("damaged", false)] {
