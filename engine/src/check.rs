@@ -35,7 +35,7 @@ pub struct Damage {
     pub what: String,
     /// Whose records these were, where the section table says so.
     pub records: Option<(LogId, Sequence, Sequence)>,
-    /// Nothing says what stood here.
+    /// Nothing here says what stood here; what was known is not known any more.
     pub hole: bool,
 }
 
@@ -97,6 +97,8 @@ pub struct Checked {
     pub index: SegmentIndex,
     /// Where its entries end, their number, and the digest of the last one.
     pub end: (u64, u32, u64),
+    /// The same before a seal: only where a roll was interrupted the seal counts like any other.
+    pub before_seal: (u64, u32, u64),
     /// Whether the seal stands there.
     pub sealed: bool,
     /// Where each log goes on behind this segment.
@@ -150,6 +152,7 @@ impl Check {
             known: None,
             index: SegmentIndex::default(),
             end: (u64::from(BLOCK_SIZE), 0, 0),
+            before_seal: (u64::from(BLOCK_SIZE), 0, 0),
             sealed: false,
             next: before,
             damages: Vec::new(),
@@ -229,6 +232,9 @@ impl Check {
                     self.entry(&entry, &bytes);
                     let place = scan.place();
                     self.out.end = (place.offset.into(), place.entry, scan.digest());
+                    if !entry.head.flags.has(Flags::SEAL) {
+                        self.out.before_seal = self.out.end;
+                    }
                 }
                 Step::More => return,
                 Step::Hole if is_over => break,
@@ -256,17 +262,17 @@ impl Check {
     fn close_hole(&mut self, end: u64) {
         if let Some(begin) = self.hole_at.take() {
             let what = "no valid entry that continues the one before".to_owned();
-            self.damage(begin, end - begin, what);
-            self.out.damages.last_mut().expect("it was just added").hole = true;
-            self.forget();
+            self.hole(begin, end - begin, what);
+            self.manifest = None;
+            self.out.index.set_holes();
         }
     }
 
-    /// What is known is no longer all that there was.
-    fn forget(&mut self) {
+    /// A damage behind which what is known is no longer all that there was.
+    fn hole(&mut self, offset: u64, len: u64, what: String) {
+        self.damage(offset, len, what);
+        self.out.damages.last_mut().expect("it was just added").hole = true;
         self.out.known = None;
-        self.manifest = None;
-        self.out.index.set_holes();
     }
 
     fn damage(&mut self, offset: u64, len: u64, what: String) {
@@ -298,8 +304,7 @@ impl Check {
         if let Some(known) = &mut self.out.known
             && let Err(what) = known.apply(entry, &controls)
         {
-            self.damage(offset, entry.length.into(), what.to_owned());
-            self.out.known = None;
+            self.hole(offset, entry.length.into(), what.to_owned());
         }
     }
 
@@ -312,8 +317,7 @@ impl Check {
         let controls = right.then(|| control_records(entry, bytes)).flatten();
         if controls.is_none() {
             let offset = u64::from(entry.head.place.offset) + u64::from(head.offset);
-            self.damage(offset, head.len.into(), "damaged control records".to_owned());
-            self.out.known = None;
+            self.hole(offset, head.len.into(), "damaged control records".to_owned());
         }
         controls
     }
@@ -343,7 +347,7 @@ impl Check {
                 self.out.begin = Some(known.catalog.clone());
                 self.out.known = Some(known);
             }
-            Err(what) => self.damage(offset, entry.length.into(), what.to_owned()),
+            Err(what) => self.hole(offset, entry.length.into(), what.to_owned()),
         }
     }
 
@@ -391,8 +395,8 @@ impl Check {
             let damage = self.out.damages.last_mut().expect("it was just added");
             damage.records = Some((log, first, end));
         }
-        // A log that the manifest does not know was created here.
-        let start = if self.out.begin.is_some() { Sequence::FIRST } else { first };
+        // A log that nothing told of before was created here, or in what is damaged.
+        let start = Sequence::FIRST;
         let since = self.base + self.out.damages.len();
         let before = self.out.next.insert(log, Expected { next: end, since });
         let before = before.unwrap_or(Expected { next: start, since: self.base });

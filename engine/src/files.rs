@@ -164,7 +164,7 @@ impl ShardDir {
         self.path.join(format!("spare-{:08x}.log", spare.0))
     }
 
-    fn side(&self, segment: SegmentId, side: Side) -> PathBuf {
+    pub(crate) fn side(&self, segment: SegmentId, side: Side) -> PathBuf {
         let end = match side {
             Side::Index => "index",
             Side::Tail => "tail",
@@ -172,7 +172,7 @@ impl ShardDir {
         self.path.join(format!("segment-{:016x}.{end}", segment.0))
     }
 
-    fn make_spare(&self, spare: SpareId, size: u64) -> io::Result<()> {
+    pub(crate) fn make_spare(&self, spare: SpareId, size: u64) -> io::Result<()> {
         let (path, tmp) = (self.spare(spare), self.path.join(format!("spare-{:08x}.tmp", spare.0)));
         let made = self.write_zeros(&tmp, size).and_then(|()| rename_new(&tmp, &path));
         if made.is_err() {
@@ -220,7 +220,7 @@ impl ShardDir {
         sync_dir(&self.path)
     }
 
-    pub(crate) fn remove_sides(&self, segment: SegmentId) -> io::Result<()> {
+    fn remove_sides(&self, segment: SegmentId) -> io::Result<()> {
         remove(&self.side(segment, Side::Index))?;
         remove(&self.side(segment, Side::Tail))
     }
@@ -260,6 +260,8 @@ impl Name {
         let (kind, digits) = stem.split_once('-')?;
         let lower_hex = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let number = u64::from_str_radix(digits, 16).ok().filter(|_| lower_hex)?;
+        // Numbers count from 1, and nobody counts that far.
+        let number = Some(number).filter(|number| (1..1 << 63).contains(number))?;
         match (kind, end, digits.len()) {
             ("segment", "log", 16) => Some(Self::Segment(SegmentId(number))),
             ("segment", "index" | "tail", 16) => Some(Self::Side),

@@ -99,6 +99,7 @@ pub mod blocking;
 #[doc(hidden)]
 pub mod thread;
 mod verify;
+mod kept;
 mod repair;
 mod response;
 mod reader;

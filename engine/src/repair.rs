@@ -3,29 +3,33 @@
 //! ```text
 //! check -> why does a shard refuse? -> one step -> ask again .. -> it opens -> check again
 //!              an entry is damaged that others prove  -> the journal ends before it
-//!              records behind a damaged header        -> the file goes aside
+//!              a header is damaged                    -> made anew, if its digest proves it right
+//!              a manifest is damaged, records behind  -> the file goes aside
 //!              a file is missing, or cut off          -> zeros stand for it: reads say what is lost
 //!              a file of elsewhere                    -> the file goes aside
 //! ```
 //!
-//! Invariant: bytes that a step drops were copied or moved to a directory `kept-..` beside the
-//! shards, durably, before. A repair that is interrupted is simply done again.
+//! Invariants:
+//! - Bytes that a step drops are kept, and the step told in the account, before it is done (`kept`).
+//!   A repair that is interrupted is simply done again.
+//! - No segment number is used again: a spare with a higher one stands there before a file goes.
 //!
 //! Not here: damage that an engine opens with. Reads of it fail and say what is lost; nothing can
 //! bring it back, and giving up what stands around it would only lose more.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::OpenError;
-use crate::format::entry::Flags;
-use crate::io::Found;
+use crate::format::entry::{Entry, Flags};
+use crate::format::header::SegmentHeader;
+use crate::io::{Found, Side, SpareId};
 use crate::judge::Newer;
-use crate::limits::MIB;
+use crate::kept::Kept;
+use crate::limits::{BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, MIB, entry_size_max};
 use crate::meta::{MetaFile, open_error, sync, sync_dir};
 use crate::position::{SegmentId, Sequence, ShardId};
 use crate::recover::Recovered;
@@ -34,12 +38,16 @@ use crate::report::{AtRisk, Report};
 use crate::survey::Seen;
 use crate::verify::{ShardFiles, check_all, lock, recover, shards};
 
+/// Steps that one shard may need for each of its files, and then some.
+const STEPS_MAX: usize = 16;
+
 /// Makes a damaged directory open again.
 ///
-/// Only what keeps the engine from opening is given up, and where something is there twice or can
-/// be made anew it is made anew. Nothing is deleted: what is given up is kept in a directory
-/// `kept-..` inside the data directory. Sequences that are given up at a log's end will be given
-/// to new records; whoever has seen the lost ones elsewhere should know.
+/// Only what keeps the engine from opening is given up; a copy of the superblock, an index or a
+/// segment header that is damaged is made anew. No log data is deleted: what is given up is kept in
+/// a directory `kept-..` inside the data directory, with an account of what was found and done in
+/// `report.txt`. Sequences that are given up at a log's end will be given to new records; whoever
+/// has seen the lost ones elsewhere should know.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -110,25 +118,60 @@ impl Repair {
     pub fn run(self) -> Result<Repaired, OpenError> {
         let _lock = lock(&self.dir)?;
         let before = check_all(&self.dir, |_| {})?;
-        let mut work = Work { dir: &self.dir, kept: None, steps: Vec::new() };
+        let Some(meta) = MetaFile::open(&self.dir)? else { unreachable!("it was there") };
+        let shards = shards(&self.dir, meta.superblock());
+        drop(meta);
+        // What cannot be repaired is told before anything is done.
+        for files in &shards {
+            let found = files.dir.list()?;
+            if let Err(error) = recover(files, &found).0
+                && (!is_damage(&error) || segments(&found).next().is_none())
+            {
+                return Err(error);
+            }
+        }
+        let (kept, steps) = (Kept::new(&self.dir), Vec::new());
+        let mut work = Work {
+            dir: &self.dir,
+            found: &before.report,
+            kept,
+            steps,
+            partly: false,
+            unknown: false,
+        };
         work.renew_meta()?;
-        let Some(meta) = MetaFile::open(&self.dir)? else { unreachable!("it was just there") };
         let mut lost = Vec::new();
-        for (mut files, seen) in shards(&self.dir, meta.superblock()).into_iter().zip(&before.seen)
-        {
+        for (mut files, seen) in shards.into_iter().zip(&before.seen) {
+            (work.partly, work.unknown) = (false, false);
             let recovered = work.repair_shard(&mut files)?;
-            let shard = files.identity.shard;
-            lost.extend(given_up(seen, &recovered).into_iter().map(|lost| (shard, lost)));
+            let mut gone = given_up(seen, &recovered);
+            if work.unknown || work.partly && !seen.complete {
+                gone.push(AtRisk::Unknown);
+            }
+            for lost in &gone {
+                work.tell(&format!("lost in shard {}: {lost}", files.identity.shard))?;
+            }
+            lost.extend(gone.into_iter().map(|lost| (files.identity.shard, lost)));
         }
         for finding in &before.report.findings {
             if finding.path.extension().is_some_and(|end| end == "index") {
                 work.remove_index(&finding.path)?;
             }
         }
-        let Work { kept, steps, .. } = work;
+        let (kept, steps) = (work.kept.path().map(Path::to_owned), work.steps);
         let after = check_all(&self.dir, |_| {})?;
         Ok(Repaired { before: before.report, steps, kept, lost, after: after.report })
     }
+}
+
+fn is_damage(error: &OpenError) -> bool {
+    matches!(
+        error,
+        OpenError::Damaged(_)
+            | OpenError::MissingSegment { .. }
+            | OpenError::ExtraSegment { .. }
+            | OpenError::Foreign { .. }
+    )
 }
 
 /// What was seen before and is not there now.
@@ -152,17 +195,40 @@ fn given_up(seen: &Seen, now: &Recovered) -> Vec<AtRisk> {
 /// A repair under way.
 struct Work<'a> {
     dir: &'a Path,
-    kept: Option<PathBuf>,
+    /// What was found before.
+    found: &'a Report,
+    kept: Kept<'a>,
     steps: Vec<Step>,
+    /// Something was given up; what it held is told if what was seen is complete.
+    partly: bool,
+    /// Something is gone that nothing tells of.
+    unknown: bool,
 }
 
 type Done<T> = Result<T, OpenError>;
 
 impl Work<'_> {
-    fn step(&mut self, path: PathBuf, what: impl Into<String>) {
+    /// What is about to be done.
+    fn step(&mut self, path: &Path, what: impl Into<String>) {
         let what = what.into();
         tracing::warn!(file = %path.display(), "{what}");
-        self.steps.push(Step { path, what });
+        self.steps.push(Step { path: path.to_owned(), what });
+    }
+
+    /// As [`step`](Self::step), for what gives something up: the account is durable before.
+    fn give_up(&mut self, path: &Path, what: impl Into<String>) -> Done<()> {
+        let what = what.into();
+        if self.kept.path().is_none() {
+            self.tell(&format!("found:\n{}\n\ndone:", self.found))?;
+        }
+        self.tell(&format!("{}: {what}", path.display()))?;
+        self.partly = true;
+        self.step(path, what);
+        Ok(())
+    }
+
+    fn tell(&mut self, text: &str) -> Done<()> {
+        self.kept.tell(text).map_err(open_error("cannot keep a report in", self.dir))
     }
 
     fn renew_meta(&mut self) -> Done<()> {
@@ -170,7 +236,7 @@ impl Work<'_> {
         let Some(mut meta) = MetaFile::open(self.dir)? else { unreachable!("it was there") };
         if meta.damaged_copies().next().is_some() {
             meta.renew().map_err(open_error("cannot write", &path))?;
-            self.step("engine.meta".into(), "both copies were written anew, one was damaged");
+            self.step(Path::new("engine.meta"), "both copies were written anew, one was damaged");
         }
         Ok(())
     }
@@ -181,34 +247,38 @@ impl Work<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             removed => removed.map_err(open_error("cannot remove", &whole))?,
         }
-        self.step(path.to_owned(), "removed, it was damaged: it is made anew when it is needed");
+        self.step(path, "removed, it was damaged: it is made anew when it is needed");
         Ok(())
     }
 
     /// One step after the other until the shard opens.
     fn repair_shard(&mut self, files: &mut ShardFiles) -> Done<Box<Recovered>> {
+        let limit = self.steps.len() + STEPS_MAX + 4 * files.dir.list()?.len();
         loop {
             let found = files.dir.list()?;
             let (opened, recovery) = recover(files, &found);
             let error = match opened {
                 Ok(recovered) => return Ok(recovered),
+                Err(error) if limit <= self.steps.len() => return Err(error),
                 Err(error) => error,
             };
-            let (newest, steps) = (recovery.newest(), self.steps.len());
             match &error {
                 OpenError::Damaged(damaged) => {
                     let newer = recovery.facts().is_some_and(|(.., newer)| newer == Newer::Records);
                     if newer {
-                        self.set_newer_aside(files, &found, damaged.segment)?;
+                        self.newer(files, &found, Some(damaged.segment))?;
                     } else {
                         self.cut(files, damaged.segment, damaged.offset, damaged.what)?;
                     }
                 }
-                OpenError::MissingSegment { segment, .. } => match newest {
+                OpenError::MissingSegment { segment, .. } => match recovery.newest() {
                     Some(newest) if *segment > newest => self.unseal(files, newest)?,
                     Some(_) => self.stand_in(files, *segment)?,
+                    // Its directory may only be somewhere else.
+                    None if segments(&found).next().is_none() => return Err(error),
+                    None if self.newer(files, &found, None)? => {}
                     None => {
-                        self.begin_anew(files, &found)?;
+                        self.forget(files)?;
                         files.identity.begun = false;
                     }
                 },
@@ -216,143 +286,189 @@ impl Work<'_> {
                     self.set_aside(files, *segment, "it is not of this journal")?;
                 }
                 OpenError::Foreign { path, why } => {
-                    let segment = found.iter().find_map(|file| {
-                        match file {
-                            Found::Segment(segment, _) => Some(*segment),
-                            Found::Spare(..) => None,
-                        }
-                        .filter(|segment| files.identity.path(*segment) == *path)
-                    });
-                    let Some(segment) = segment else { return Err(error) };
+                    let named = |segment: &SegmentId| files.identity.path(*segment) == *path;
+                    let Some(segment) = segments(&found).find(named) else { return Err(error) };
                     self.set_aside(files, segment, why)?;
                 }
                 _ => return Err(error),
             }
-            assert!(steps < self.steps.len(), "a repair that does nothing goes on for ever");
         }
+    }
+
+    /// Files behind the newest whole segment, in which records stand: the header of the first one
+    /// is made anew if that is all it lacks, otherwise they go aside. `true` if it was made anew.
+    fn newer(
+        &mut self,
+        files: &ShardFiles,
+        found: &[Found],
+        newest: Option<SegmentId>,
+    ) -> Done<bool> {
+        let behind =
+            segments(found).filter(|segment| newest.is_none_or(|newest| newest < *segment));
+        let mut behind: Vec<_> = behind.collect();
+        behind.sort_unstable();
+        for segment in &behind {
+            if self.renew_header(files, *segment, newest)? {
+                return Ok(true);
+            }
+        }
+        for segment in behind {
+            self.set_aside(files, segment, "its header or manifest is damaged")?;
+        }
+        Ok(false)
+    }
+
+    /// A header holds nothing that its segment's first entry and the segment before do not tell,
+    /// and that entry holds the header's checksum.
+    fn renew_header(
+        &mut self,
+        files: &ShardFiles,
+        segment: SegmentId,
+        newest: Option<SegmentId>,
+    ) -> Done<bool> {
+        let path = files.identity.path(segment);
+        let whole = self.dir.join(&path);
+        let bytes = fs::read(&whole).map_err(open_error("cannot read", &whole))?;
+        let place = files.identity.place(segment);
+        let first = bytes.get(BLOCK_SIZE as usize..).and_then(Entry::parse);
+        let Some(first) = first.filter(|first| first.head.place == place) else {
+            return Ok(false);
+        };
+        let mut before = vec![(SegmentId(0), 0, 0)];
+        if let Some(newest) = newest {
+            before = ends(self.dir, files, newest)?;
+        }
+        for (previous, previous_end, previous_digest) in before {
+            let (block, digest) = SegmentHeader {
+                engine: files.identity.engine,
+                shard: files.identity.shard,
+                segment,
+                segment_size: files.identity.segment_size,
+                entry_size_max: entry_size_max(files.identity.segment_size),
+                entries_in_flight_max: ENTRIES_IN_FLIGHT_MAX,
+                previous,
+                previous_end,
+                previous_digest,
+                created_us: first.head.time_us,
+            }
+            .encode();
+            if digest == first.head.previous_digest && bytes[..block.len()] != block {
+                let written = || {
+                    let file = OpenOptions::new().write(true).open(&whole)?;
+                    file.write_all_at(&block, 0)?;
+                    sync(&file)
+                };
+                self.step(&path, "its damaged header was made anew; its digest proves it right");
+                written().map_err(open_error("cannot write", &whole))?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The journal ends at `offset` of its newest segment.
     fn cut(&mut self, files: &ShardFiles, segment: SegmentId, offset: u64, why: &str) -> Done<()> {
         let path = files.identity.path(segment);
         let whole = self.dir.join(&path);
-        let kept = self.kept(files.identity.shard)?.join(path.file_name().unwrap_or_default());
-        let zeros = || {
-            fs::copy(&whole, &kept)?;
-            sync(&File::open(&kept)?)?;
-            sync_dir(kept.parent().unwrap_or(self.dir))?;
+        self.give_up(&path, format!("the journal ends at {offset} now: {why}"))?;
+        self.take_sides(files, segment)?;
+        let mut cut = || {
+            self.kept.copy(&whole)?;
             let len = fs::metadata(&whole)?.len();
             fill_with_zeros(&whole, offset, len)
         };
-        zeros().map_err(open_error("cannot cut", &whole))?;
-        self.remove_sides(files, segment)?;
-        self.step(path, format!("the journal ends at {offset} now: {why}"));
-        Ok(())
+        cut().map_err(open_error("cannot cut", &whole))
     }
 
     /// The segment that the seal names is gone: the journal ends before the seal.
     fn unseal(&mut self, files: &ShardFiles, newest: SegmentId) -> Done<()> {
-        let path = self.dir.join(files.identity.path(newest));
-        let bytes = fs::read(&path).map_err(open_error("cannot read", &path))?;
-        let mut replay = Replay::new(&files.identity, newest);
-        replay.feed(&bytes);
-        while let Next::Entry(entry, _) = replay.next(true)? {
-            if entry.head.flags.has(Flags::SEAL) {
-                let why = "it was sealed, but the segment behind it is gone";
-                return self.cut(files, newest, entry.head.place.offset.into(), why);
-            }
-        }
-        unreachable!("recovery has just read the seal")
+        let before_seal = ends(self.dir, files, newest)?[0].1;
+        self.unknown = true;
+        self.cut(files, newest, before_seal, "it was sealed, but the segment behind it is gone")
     }
 
     /// Zeros stand for a segment that is gone, or cut off.
     fn stand_in(&mut self, files: &ShardFiles, segment: SegmentId) -> Done<()> {
         let path = files.identity.path(segment);
         let whole = self.dir.join(&path);
-        let make = || {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&whole)?;
-            let len = file.metadata()?.len();
-            fill_with_zeros(&whole, len, files.identity.segment_size)?;
-            sync_dir(files.dir.path())?;
-            Ok(len)
+        let len = fs::metadata(&whole).map_or(0, |metadata| metadata.len());
+        let what = match len {
+            0 => "its file is missing: zeros stand for it".to_owned(),
+            _ => format!("its file is cut off at {len}: zeros stand for the rest"),
         };
-        let len = make().map_err(open_error("cannot make", &whole))?;
-        self.step(
-            path,
-            match len {
-                0 => "its file is missing: zeros stand for it".to_owned(),
-                _ => format!("its file is cut off at {len}: zeros stand for the rest"),
-            },
-        );
-        Ok(())
+        let partly = self.partly;
+        self.give_up(&path, what)?;
+        // What it held is told by the segments around it.
+        self.partly = partly;
+        let make = || {
+            OpenOptions::new().write(true).create(true).truncate(false).open(&whole)?;
+            fill_with_zeros(&whole, len, files.identity.segment_size)?;
+            sync_dir(files.dir.path())
+        };
+        make().map_err(open_error("cannot make", &whole))
     }
 
-    /// No segment is whole: what stands there goes aside, and the shard is empty.
-    fn begin_anew(&mut self, files: &ShardFiles, found: &[Found]) -> Done<()> {
-        for file in found {
-            if let Found::Segment(segment, _) = file {
-                self.set_aside(files, *segment, "no segment of the shard is whole")?;
-            }
-        }
+    /// No segment is whole, and all went aside: the shard is empty.
+    fn forget(&mut self, files: &ShardFiles) -> Done<()> {
         let path = self.dir.join("engine.meta");
+        self.unknown = true;
+        self.give_up(Path::new("engine.meta"), "no segment is whole: the shard is empty now")?;
         let Some(mut meta) = MetaFile::open(self.dir)? else { unreachable!("it was there") };
-        meta.forget(files.identity.shard).map_err(open_error("cannot write", &path))?;
-        self.step("engine.meta".into(), format!("shard {} is empty now", files.identity.shard));
-        Ok(())
-    }
-
-    fn set_newer_aside(
-        &mut self,
-        files: &ShardFiles,
-        found: &[Found],
-        newest: SegmentId,
-    ) -> Done<()> {
-        for file in found {
-            if let Found::Segment(segment, _) = file
-                && *segment > newest
-            {
-                self.set_aside(files, *segment, "its header or manifest is damaged")?;
-            }
-        }
-        Ok(())
+        meta.forget(files.identity.shard).map_err(open_error("cannot write", &path))
     }
 
     /// Moves a segment's files away.
     fn set_aside(&mut self, files: &ShardFiles, segment: SegmentId, why: &str) -> Done<()> {
         let path = files.identity.path(segment);
         let whole = self.dir.join(&path);
-        let kept = self.kept(files.identity.shard)?;
-        let moved = || {
-            fs::rename(&whole, kept.join(path.file_name().unwrap_or_default()))?;
-            sync_dir(&kept)?;
-            sync_dir(files.dir.path())
+        self.give_up(&path, format!("moved aside: {why}"))?;
+        let number = |file: &Found| match file {
+            Found::Segment(segment, _) => segment.0,
+            Found::Spare(spare, _) => spare.0,
         };
-        moved().map_err(open_error("cannot move", &whole))?;
-        self.remove_sides(files, segment)?;
-        self.step(path, format!("moved aside: {why}"));
-        Ok(())
+        let found = files.dir.list()?;
+        let highest = found.iter().map(number).max().unwrap_or(segment.0);
+        if !found.iter().any(|file| matches!(file, Found::Spare(spare, _) if spare.0 == highest)) {
+            let spare = files.dir.make_spare(SpareId(highest + 1), files.identity.segment_size);
+            spare.map_err(open_error("cannot make a spare in", files.dir.path()))?;
+        }
+        self.take_sides(files, segment)?;
+        self.kept.take(&whole).map_err(open_error("cannot move", &whole))
     }
 
     /// What they say is no longer so.
-    fn remove_sides(&self, files: &ShardFiles, segment: SegmentId) -> Done<()> {
-        let removed = files.dir.remove_sides(segment);
-        let removed = removed.and_then(|()| sync_dir(files.dir.path()));
-        removed.map_err(open_error("cannot remove side files in", files.dir.path()))
+    fn take_sides(&mut self, files: &ShardFiles, segment: SegmentId) -> Done<()> {
+        for side in [Side::Index, Side::Tail] {
+            let path = files.dir.side(segment, side);
+            self.kept.take(&path).map_err(open_error("cannot move", &path))?;
+        }
+        Ok(())
     }
+}
 
-    /// The directory for what is given up of a shard.
-    fn kept(&mut self, shard: ShardId) -> Done<PathBuf> {
-        let dir = self.kept.get_or_insert_with(|| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.dir.join(format!("kept-{}", now.as_micros()))
-        });
-        let inner = dir.join(format!("shard-{:03}", shard.get()));
-        let made = fs::create_dir_all(&inner)
-            .and_then(|()| sync_dir(dir))
-            .and_then(|()| sync_dir(self.dir));
-        made.map_err(open_error("cannot make directory", &inner))?;
-        Ok(inner)
+fn segments(found: &[Found]) -> impl Iterator<Item = SegmentId> {
+    found.iter().filter_map(|file| match file {
+        Found::Segment(segment, _) => Some(*segment),
+        Found::Spare(..) => None,
+    })
+}
+
+/// Number, end and last digest of a segment: before its seal, then with it.
+fn ends(dir: &Path, files: &ShardFiles, segment: SegmentId) -> Done<Vec<(SegmentId, u64, u64)>> {
+    let path = dir.join(files.identity.path(segment));
+    let bytes = fs::read(&path).map_err(open_error("cannot read", &path))?;
+    let mut replay = Replay::new(&files.identity, segment);
+    replay.feed(&bytes);
+    let mut ends = Vec::new();
+    while let Next::Entry(entry, _) = replay.next(true)? {
+        if entry.head.flags.has(Flags::SEAL) {
+            ends.push((segment, entry.head.place.offset.into(), entry.head.previous_digest));
+        }
     }
+    if let Some(scan) = replay.scan() {
+        ends.push((segment, scan.place().offset.into(), scan.digest()));
+    }
+    Ok(ends)
 }
 
 /// Written, not only cut and grown: the file stays preallocated.

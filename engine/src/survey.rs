@@ -46,6 +46,8 @@ pub struct Seen {
     pub logs: BTreeMap<LogId, (Option<String>, Sequence)>,
     /// The number of the last commit of each processor, and its name.
     pub commits: BTreeMap<ReaderId, (Option<String>, u64)>,
+    /// Whether that is all there was: nothing was damaged that only it could tell of.
+    pub complete: bool,
 }
 
 /// The segment before.
@@ -53,8 +55,9 @@ struct Previous {
     segment: SegmentId,
     /// Number of its first finding.
     base: usize,
-    /// Where it ends, its entries and the digest of the last one; `None` if it is damaged.
-    end: Option<(u64, u32, u64)>,
+    /// Where it ends, its entries and the digest of the last one, with a seal and without; `None`
+    /// if it is damaged.
+    ends: Option<[(u64, u32, u64); 2]>,
     catalog: Option<Catalog>,
 }
 
@@ -102,7 +105,7 @@ impl Survey {
         let base = self.findings.len();
         self.holes.push(base);
         self.find(Severity::Loss, segment, (0, len), "the segment's file is missing".to_owned());
-        self.previous = Some(Previous { segment, base, end: None, catalog: None });
+        self.previous = Some(Previous { segment, base, ends: None, catalog: None });
     }
 
     /// A segment was checked; `row` is what the newest manifest says about it.
@@ -133,14 +136,17 @@ impl Survey {
         if checked.begin.is_some() {
             self.commits.clear();
         }
-        self.commits.extend(checked.commits);
+        for (reader, (name, number)) in checked.commits {
+            let (known, last) = self.commits.entry(reader).or_default();
+            (*known, *last) = (name.or(known.take()), number);
+        }
         self.next.retain(|log, _| !checked.dropped.0.contains(log));
         self.commits.retain(|reader, _| !checked.dropped.1.contains(reader));
         self.names.extend(checked.names);
         self.links.extend(checked.links);
         let catalog = checked.known.map(|known| known.catalog);
-        let end = sound.then_some(checked.end);
-        self.previous = Some(Previous { segment, base, end, catalog });
+        let ends = sound.then_some([checked.end, checked.before_seal]);
+        self.previous = Some(Previous { segment, base, ends, catalog });
     }
 
     /// The beginning of a segment against the state at the end of the segment before.
@@ -162,10 +168,10 @@ impl Survey {
         }
         let Some(previous) = &self.previous else { return };
         let before = previous.segment;
-        let link = checked.header.as_ref().zip(previous.end);
-        let unlinked = link.is_some_and(|(header, (end, _, digest))| {
+        let link = checked.header.as_ref().zip(previous.ends);
+        let unlinked = link.is_some_and(|(header, ends)| {
             let named = (header.previous, header.previous_end, header.previous_digest);
-            named != (before, end, digest)
+            !ends.iter().any(|(end, _, digest)| named == (before, *end, *digest))
         });
         let difference = previous.catalog.as_ref().and_then(|before| differs(before, begin));
         if unlinked {
@@ -189,8 +195,10 @@ impl Survey {
             );
             self.find(Severity::Loss, segment, (end, 0), what);
         } else if !row.shortened && !checked.sealed {
-            let what = "the seal behind its entries is damaged".to_owned();
-            self.find(Severity::Redundant, segment, (row.end, 0), what);
+            let what = "no seal stands behind its entries: the roll was interrupted, or it is \
+                        damaged; the next segment is there"
+                .to_owned();
+            self.find(Severity::Note, segment, (row.end, 0), what);
         }
     }
 
@@ -200,7 +208,10 @@ impl Survey {
         let log = |(log, expected): (&LogId, &Expected)| {
             (*log, (self.names.get(log).cloned(), expected.next))
         };
-        Seen { logs: self.next.iter().map(log).collect(), commits: self.commits.clone() }
+        // What a damage hit is told by a whole manifest behind it, if there is one.
+        let complete = self.holes.iter().all(|hole| *hole < self.told);
+        let logs = self.next.iter().map(log).collect();
+        Seen { logs, commits: self.commits.clone(), complete }
     }
 
     /// Everything that was found. `end` is what is known now, where the journal opens.

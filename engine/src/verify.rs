@@ -164,6 +164,8 @@ pub(crate) fn check_all(
 struct Plan {
     files: ShardFiles,
     recovered: Result<Box<Recovered>, OpenError>,
+    /// The newest segment with a whole manifest.
+    newest: Option<SegmentId>,
     /// Number, end of its entries if that is known, bytes to read (0: the file is missing).
     segments: Vec<(SegmentId, Option<u64>, u64)>,
 }
@@ -171,7 +173,8 @@ struct Plan {
 impl Plan {
     fn of(files: ShardFiles) -> Result<Self, OpenError> {
         let found = files.dir.list()?;
-        let (recovered, _) = recover(&files, &found);
+        let (recovered, recovery) = recover(&files, &found);
+        let size = files.identity.segment_size;
         let len = |segment: SegmentId| {
             let found = found.iter().find_map(|file| match file {
                 Found::Segment(have, len) if *have == segment => Some(*len),
@@ -194,7 +197,7 @@ impl Plan {
                 let mut all: Vec<_> = found
                     .iter()
                     .filter_map(|file| match file {
-                        Found::Segment(segment, len) => Some((*segment, None, *len)),
+                        Found::Segment(segment, len) => Some((*segment, None, size.min(*len))),
                         Found::Spare(..) => None,
                     })
                     .collect();
@@ -202,7 +205,7 @@ impl Plan {
                 all
             }
         };
-        Ok(Self { files, recovered, segments })
+        Ok(Self { files, recovered, newest: recovery.newest(), segments })
     }
 
     fn check(self, report: &mut Report, mut read: impl FnMut(u64)) -> Seen {
@@ -218,6 +221,11 @@ impl Plan {
             self.files.read_through(*segment, *len, &mut check, &mut read);
             report.bytes += len;
             let checked = check.finish();
+            let is_prepared = row.is_none() && self.newest.is_some_and(|newest| newest < *segment);
+            if is_prepared && checked.counts.0 == 0 {
+                // Nothing was written to it yet.
+                continue;
+            }
             let index = self.files.dir.read_side(*segment, Side::Index).ok();
             let place = self.files.identity.place(*segment);
             let index = index.map(|bytes| SegmentIndex::decode(bytes.into(), &place));
