@@ -304,7 +304,9 @@ fn segments_of_any_kind(dir: &Path) -> usize {
 fn filled(dir: &Path, count: u64) {
     let engine = options(dir).open().unwrap();
     let log = engine.create_log("g/log").wait().unwrap();
-    (0..count).for_each(|n| drop(log.append(payload(n)).wait().unwrap()));
+    for n in 0..count {
+        log.append(payload(n)).wait().unwrap();
+    }
     engine.close().wait().unwrap();
 }
 
@@ -405,7 +407,9 @@ fn a_stray_file_with_an_impossible_number_harms_nothing() {
     fs::write(dir.path().join(name), "").unwrap();
     let engine = options(dir.path()).open().unwrap();
     let log = engine.open_log("g/log").wait().unwrap();
-    (10..300).for_each(|n| drop(log.append(payload(n)).wait().unwrap()));
+    for n in 10..300 {
+        log.append(payload(n)).wait().unwrap();
+    }
     engine.close().wait().unwrap();
     drop((log, engine));
     assert!(verify(dir.path()).is_sound());
