@@ -225,6 +225,14 @@ impl Journal {
         self.active.map_or(0, |active| active.end * 100 / self.segment_size)
     }
 
+    /// Whether so much of the active segment, of 100, is enough for the open entry with this as
+    /// well.
+    #[must_use]
+    pub fn fits_within(&self, percent: u64, need: Need) -> bool {
+        let end = self.active.map_or(0, |active| active.end) + self.open.size_with(need);
+        end * 100 <= percent * self.segment_size
+    }
+
     /// Whether an entry could be sealed now.
     #[must_use]
     pub fn has_slot(&self) -> bool {

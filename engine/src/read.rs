@@ -153,8 +153,8 @@ enum Where {
     Segment(SegmentId),
     /// The index of this segment has to be loaded first.
     Load(SegmentId),
-    /// Nowhere, although they should be.
-    Missing,
+    /// Nowhere, although they should be, in this segment.
+    Missing(SegmentId),
 }
 
 impl Shard {
@@ -206,8 +206,8 @@ impl Shard {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => return self.wait_or_answer(id, durable_next, first),
                 Err(Where::Load(segment)) => return self.load(segment, Waiter::Read(id)),
-                Err(Where::Segment(_) | Where::Missing) => {
-                    let damage = self.missing(log, first);
+                Err(Where::Segment(segment) | Where::Missing(segment)) => {
+                    let damage = self.missing(log, first, segment);
                     return self.refuse_read(id, ReadError::Damaged { log, damage });
                 }
             },
@@ -230,8 +230,8 @@ impl Shard {
         match self.find(id, log, sequence) {
             Where::Segment(segment) => self.plan(id, segment, sequence),
             Where::Load(segment) => self.load(segment, Waiter::Read(id)),
-            Where::Missing => {
-                let damage = self.missing(log, sequence);
+            Where::Missing(segment) => {
+                let damage = self.missing(log, sequence, segment);
                 self.refuse_read(id, ReadError::Damaged { log, damage });
             }
         }
@@ -280,7 +280,7 @@ impl Shard {
     /// the read, so each index that it waits for is progress, however few of them fit into memory.
     fn find(&mut self, id: u64, log: LogId, sequence: Sequence) -> Where {
         if self.index.log(log).is_some_and(|span| span.start <= sequence) {
-            return self.newest().map_or(Where::Missing, Where::Segment);
+            return self.newest().map_or_else(|| self.nowhere(), Where::Segment);
         }
         let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
         if job.search.sequence != sequence {
@@ -294,7 +294,7 @@ impl Shard {
                 .filter(|s| search.before.is_none_or(|before| *s < before))
                 .collect();
             let Some(&middle) = between.get(between.len() / 2) else {
-                return search.from.map_or(Where::Missing, Where::Segment);
+                return search.from.map_or_else(|| self.nowhere(), Where::Segment);
             };
             let Some(index) = self.cache.get(middle) else { return Where::Load(middle) };
             // A log that is not known there was created later.
@@ -335,7 +335,7 @@ impl Shard {
                 };
                 holes = index.has_holes();
                 if holes && index.log(log).is_none() {
-                    return Err(Where::Missing);
+                    return Err(Where::Missing(segment));
                 }
                 (index.log(log), segment)
             }
@@ -357,7 +357,7 @@ impl Shard {
                 let before = index.checked_sub(1).map(|before| span.sections[before].end());
                 if holes && before != Some(section.first) {
                     // What is missing between them is not skipped silently.
-                    return Err(Where::Missing);
+                    return Err(Where::Missing(segment));
                 }
                 Some(section.first)
             }
@@ -386,7 +386,7 @@ impl Shard {
             if !is_newest && !rebuilt {
                 return self.rebuild_for(id, segment);
             }
-            let damage = self.missing(log, sequence);
+            let damage = self.missing(log, sequence, segment);
             return self.refuse_read(id, ReadError::Damaged { log, damage });
         };
         let mut planned = Vec::new();
@@ -555,8 +555,13 @@ impl Shard {
         Err(ReadError::Damaged { log, damage })
     }
 
-    fn missing(&self, log: LogId, sequence: Sequence) -> Damaged {
-        let segment = self.catalog.segments().next().map_or(SegmentId(0), |s| s.segment);
+    /// Records that no segment's index knows should be in the oldest one, or in the newest.
+    fn nowhere(&self) -> Where {
+        let oldest = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment);
+        Where::Missing(oldest.or(self.newest()).unwrap_or(SegmentId(0)))
+    }
+
+    fn missing(&self, log: LogId, sequence: Sequence, segment: SegmentId) -> Damaged {
         Damaged {
             shard: self.config.shard,
             segment,

@@ -223,7 +223,11 @@ impl Replay {
             None => {
                 self.manifest.extend(controls);
                 if flags.has(Flags::MANIFEST_END) {
-                    self.known = Some(Known::of(std::mem::take(&mut self.manifest))?);
+                    let known = Known::of(std::mem::take(&mut self.manifest))?;
+                    if known.catalog.segments().any(|row| row.segment >= self.segment) {
+                        return Err("a manifest names its own segment or a later one");
+                    }
+                    self.known = Some(known);
                 }
                 Ok(())
             }

@@ -54,6 +54,8 @@ pub(crate) struct Spares {
     recycling: usize,
 }
 
+/// The first segment is followed once so much of it is used, of 100.
+pub(crate) const SOON_PERCENT: u64 = 50;
 /// Spares beyond this are removed instead of kept.
 pub(crate) const SPARES_MAX: usize = 2;
 
@@ -91,6 +93,11 @@ impl Spares {
             Next::Ready(segment) => Some(segment),
             Next::None | Next::Making(_) | Next::Using(_) => None,
         }
+    }
+
+    /// Whether the next segment is there.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready().is_some()
     }
 
     /// Whether the disk is full: the next segment is not there and could not be made.
@@ -191,7 +198,7 @@ impl Shard {
         // A small engine stays small; one that has rolled always has its next segment at hand, also
         // for a fresh start after a crash on a full disk.
         let rolled = self.catalog.segments().next().is_some();
-        let half_full = self.journal.percent_used() >= 50;
+        let half_full = self.journal.percent_used() >= SOON_PERCENT;
         let soon = self.journal.active().is_some() && (rolled || half_full);
         if !needed && !soon {
             return None;

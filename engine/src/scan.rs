@@ -115,11 +115,12 @@ impl Scan {
         if self.sections && !entry.sections_match(&self.bytes[..length]) {
             return Step::Hole;
         }
+        let place = (self.place.offset.checked_add(entry.length), self.place.entry.checked_add(1));
+        let (Some(offset), Some(number)) = place else { return Step::Hole };
         let bytes = self.bytes.split_to(length).freeze();
         self.digest = entry.digest;
         self.anchored = true;
-        self.place.offset += entry.length;
-        self.place.entry += 1;
+        (self.place.offset, self.place.entry) = (offset, number);
         Step::Entry(entry, bytes)
     }
 

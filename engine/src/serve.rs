@@ -28,7 +28,7 @@ pub(crate) enum Admit {
     NoSpace,
 }
 
-/// When the disk is full, data is refused once so much of the active segment is used, of 100.
+/// Where the next segment is not at hand, data goes no further than this in the active one, of 100.
 pub(crate) const DATA_PERCENT: u64 = 75;
 /// And positions once so much is used: the rest is for what frees space.
 const POSITION_PERCENT: u64 = 80;
@@ -162,15 +162,16 @@ impl Shard {
             self.roll_wanted = true;
             return self.no_room();
         }
-        let full = match class {
-            Class::Data => {
-                let segments = self.catalog.has_room_for_segments(self.config.segment_size);
-                self.reserve_is_used(DATA_PERCENT) || !segments
-            }
-            Class::Position => self.reserve_is_used(POSITION_PERCENT),
-            Class::Control => false,
+        let percent = match class {
+            Class::Data => DATA_PERCENT,
+            Class::Position => POSITION_PERCENT,
+            Class::Control => 100,
         };
-        if full {
+        if !self.spares.is_ready() && !self.journal.fits_within(percent, need) {
+            // Whether there is room for the next segment is not known before it is made.
+            return self.no_room();
+        }
+        if class == Class::Data && !self.catalog.has_room_for_segments(self.config.segment_size) {
             return Admit::NoSpace;
         }
         if self.journal.fits(need) { Admit::Yes } else { Admit::Hold }

@@ -36,8 +36,7 @@ use crate::reply::Reply;
 pub use crate::request::Answer;
 use crate::request::{Request, ShardStats};
 use crate::restore::Walks;
-use crate::roll::{Roll, Spares};
-use crate::serve::DATA_PERCENT;
+use crate::roll::{Roll, SOON_PERCENT, Spares};
 use crate::sync::{SyncMethod, SyncPolicy};
 use crate::tail::TailCache;
 
@@ -212,6 +211,12 @@ impl Shard {
         self.recovery_facts
     }
 
+    /// Keeps about so many bytes of sealed segments' indexes from now on. An engine keeps
+    /// [`INDEX_CACHE_SIZE`]; only with far less do small tests ever forget one.
+    pub fn limit_index_cache(&mut self, bytes: usize) {
+        self.cache = IndexCache::new(bytes);
+    }
+
     /// Figures.
     #[must_use]
     pub fn stats(&self) -> ShardStats {
@@ -270,7 +275,7 @@ impl Shard {
         let space = self
             .spares
             .retry_at()
-            .filter(|_| waits_for_space || self.reserve_is_used(DATA_PERCENT));
+            .filter(|_| waits_for_space || self.journal.percent_used() >= SOON_PERCENT);
         match (self.idle_at(), space) {
             (Some(idle), Some(space)) => Some(idle.min(space)),
             (idle, space) => idle.or(space),
@@ -352,11 +357,6 @@ impl Shard {
         for reply in std::mem::take(&mut self.closing) {
             self.answers.push_back(Answer::other(reply, result.clone()));
         }
-    }
-
-    /// Whether the part of the active segment is used that is kept for when the disk is full.
-    pub(crate) fn reserve_is_used(&self, percent: u64) -> bool {
-        self.spares.is_out_of_space() && self.journal.percent_used() >= percent
     }
 
     /// Answers once everything staged is durable: the answer may reveal it.

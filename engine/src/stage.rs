@@ -82,10 +82,18 @@ impl OpenEntry {
     /// Whether it stays within `size_max` bytes with this as well.
     #[must_use]
     pub fn fits(&self, need: Need, size_max: u32) -> bool {
+        self.sections_with(need) <= SECTIONS_MAX as usize && self.size_with(need) <= size_max.into()
+    }
+
+    /// Bytes of the entry with this as well, at most.
+    #[must_use]
+    pub fn size_with(&self, need: Need) -> u64 {
+        entry_size(self.sections_with(need), self.section_bytes + need.control + need.records)
+    }
+
+    fn sections_with(&self, need: Need) -> usize {
         let control = self.controls > 0 || need.control > 0;
-        let sections = self.sections.len() + need.sections + usize::from(control);
-        let bytes = self.section_bytes + need.control + need.records;
-        sections <= SECTIONS_MAX as usize && entry_size(sections, bytes) <= size_max.into()
+        self.sections.len() + need.sections + usize::from(control)
     }
 
     /// Adds a control record.

@@ -24,13 +24,17 @@ fn only_names_of_ours_are_taken_for_ours() {
         "spare-0000000b.tmp",
         "segment-0000000000000001.tail.tmp",
         "notes.txt",
+        "segment-0000000000000000.log",
+        "spare-ffffffffffffffff.log",
     ] {
         fs::write(shard.path().join(name), "12345").unwrap();
     }
     let mut found = shard.list().unwrap();
     found.sort_by_key(|found| matches!(found, Found::Spare(..)));
     assert_eq!(found, [Found::Segment(SegmentId(255), 5), Found::Spare(SpareId(10), 5)]);
-    assert_eq!(fs::read_dir(shard.path()).unwrap().count(), 9, "only *.tmp are deleted");
+    assert_eq!(fs::read_dir(shard.path()).unwrap().count(), 13, "listing changes nothing");
+    shard.remove_unfinished().unwrap();
+    assert_eq!(fs::read_dir(shard.path()).unwrap().count(), 11, "only *.tmp are deleted");
 }
 
 struct Bench {
