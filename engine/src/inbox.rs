@@ -17,29 +17,26 @@
 use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, fence};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use rustc_hash::FxHashMap;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::retry_on_intr;
 
 use crate::io::Completion;
+use crate::reply::primitives::{
+    Arc, AtomicBool, AtomicU8, AtomicU64, Eventfd, Mutex, MutexGuard, Receiver, Sender, channel,
+    fence,
+};
 
 /// Both ends of an inbox that takes `bytes_max` bytes of requests.
 ///
 /// # Errors
 /// No eventfd could be had: the process has too many files open.
 pub fn inbox<R>(bytes_max: u64) -> io::Result<(Inbox<R>, Outlet<R>)> {
-    // Not nonblocking: before Linux 5.13 the ring fails a read of a nonblocking file at once
-    // instead of waiting. Nobody can block on it: the counter never comes near its limit, and its
-    // only reader reads when `poll` or the ring says that there is something.
-    let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
+    let bell = Eventfd::new()?;
     let gate = Arc::new(Gate { parked: AtomicU8::new(AWAKE), bell, rung: AtomicU64::new(0) });
     let (request_sender, requests) = channel();
     let (completion_sender, completions) = channel();
@@ -248,7 +245,7 @@ const ANYTHING: u8 = 2;
 /// Who swaps a value other than `AWAKE` out rings, whatever level it was: at worst a wake too many.
 struct Gate {
     parked: AtomicU8,
-    bell: OwnedFd,
+    bell: Eventfd,
     rung: AtomicU64,
 }
 
@@ -260,14 +257,7 @@ impl Gate {
             return;
         }
         self.rung.fetch_add(1, Relaxed);
-        self.ring();
-    }
-
-    fn ring(&self) {
-        let one = 1_u64.to_ne_bytes();
-        let written = retry_on_intr(|| rustix::io::write(&self.bell, &one));
-        // An eventfd refuses only what is not 8 bytes, or a counter near 2^64.
-        assert_eq!(written, Ok(8), "a bell could not be rung");
+        self.bell.ring();
     }
 }
 
@@ -278,7 +268,7 @@ pub struct Bell(Arc<Gate>);
 impl Bell {
     /// Rings it, whether anyone sleeps or not.
     pub fn ring(&self) {
-        self.0.ring();
+        self.0.bell.ring();
     }
 
     /// Takes a ring that `poll` has announced, so that it is not heard again.
@@ -286,9 +276,7 @@ impl Bell {
     /// # Errors
     /// The system's.
     pub fn hear(&self) -> io::Result<()> {
-        let mut count = [0; 8];
-        retry_on_intr(|| rustix::io::read(&self.0.bell, &mut count[..]))?;
-        Ok(())
+        self.0.bell.hear()
     }
 }
 
@@ -400,127 +388,7 @@ impl<R> Drop for Outlet<R> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::thread;
-
-    use rustix::event::{PollFd, PollFlags, poll};
-
-    use super::*;
-    use crate::io::OpId;
-    use crate::reply::block_on;
-
-    fn sleep_on(bell: &Bell) {
-        let mut fds = [PollFd::new(bell, PollFlags::IN)];
-        let ready = retry_on_intr(|| poll(&mut fds, None)).unwrap();
-        assert_eq!(ready, 1);
-        bell.hear().unwrap();
-    }
-
-    /// Goal: no message is ever left while the consumer sleeps. Method: many producers, a consumer
-    /// that sleeps without a timeout whenever it may; a lost wake-up would hang the test.
-    #[test]
-    fn no_message_is_left_while_the_consumer_sleeps() {
-        const PRODUCERS: u64 = 4;
-        const EACH: u64 = 20_000;
-        let (inbox, mut outlet) = inbox::<u64>(64).unwrap();
-        let bell = outlet.bell();
-        let producers: Vec<_> = (0..PRODUCERS)
-            .map(|producer| {
-                let inbox = inbox.clone();
-                thread::spawn(move || {
-                    for n in 0..EACH {
-                        if n % 8 == 0 {
-                            let id = OpId(u32::try_from(producer).unwrap());
-                            let done = Completion { id, result: Ok(1), buf: None, side: None };
-                            inbox.returns().push(done);
-                        }
-                        let message = producer * EACH + n;
-                        if n % 2 == 0 {
-                            block_on(inbox.push(7, message));
-                        } else if let Err(message) = inbox.try_push(7, message) {
-                            block_on(inbox.push(7, message));
-                        }
-                    }
-                })
-            })
-            .collect();
-        let mut next = [0; PRODUCERS as usize];
-        let (mut requests, mut completions) = (0, 0);
-        while requests < PRODUCERS * EACH || completions < PRODUCERS * EACH / 8 {
-            while outlet.take_completion().is_some() {
-                completions += 1;
-            }
-            while let Some(message) = outlet.take_request() {
-                let producer = usize::try_from(message / EACH).unwrap();
-                assert_eq!(message % EACH, next[producer], "a producer's order was not kept");
-                next[producer] += 1;
-                requests += 1;
-            }
-            outlet.wake_waiting();
-            let all = requests == PRODUCERS * EACH && completions == PRODUCERS * EACH / 8;
-            if !all && outlet.park(Wake::Anything) {
-                sleep_on(&bell);
-                outlet.unpark();
-            }
-        }
-        producers.into_iter().for_each(|producer| producer.join().unwrap());
-        assert_eq!(inbox.bytes(), 0);
-    }
-
-    #[test]
-    fn a_full_inbox_refuses_but_one_request_always_fits() {
-        let (inbox, mut outlet) = inbox::<&str>(10).unwrap();
-        inbox.try_push(100, "larger than all").unwrap();
-        assert_eq!(inbox.try_push(1, "second"), Err("second"));
-        assert_eq!(outlet.take_request(), Some("larger than all"));
-        inbox.try_push(4, "a").unwrap();
-        inbox.try_push(6, "b").unwrap();
-        assert_eq!(inbox.try_push(1, "c"), Err("c"));
-    }
-
-    #[test]
-    fn a_shard_that_waits_for_completions_is_not_woken_by_requests() {
-        let (inbox, mut outlet) = inbox::<u8>(10).unwrap();
-        assert!(outlet.park(Wake::Completions));
-        inbox.try_push(1, 1).unwrap();
-        assert_eq!(inbox.rung(), 0);
-        inbox.returns().push(Completion { id: OpId(1), result: Ok(0), buf: None, side: None });
-        assert_eq!(inbox.rung(), 1);
-        sleep_on(&outlet.bell());
-        assert!(outlet.take_completion().is_some());
-        assert!(!outlet.park(Wake::Anything), "a request waits");
-        assert_eq!(outlet.take_request(), Some(1));
-        assert!(outlet.park(Wake::Anything));
-        inbox.try_push(1, 1).unwrap();
-        inbox.try_push(1, 1).unwrap();
-        assert_eq!(inbox.rung(), 2, "one sleep, one ring");
-    }
-
-    struct Woken(AtomicUsize);
-
-    impl std::task::Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Relaxed);
-        }
-    }
-
-    #[test]
-    fn closing_drops_what_waits_and_what_still_comes_and_wakes_who_waits() {
-        let (inbox, outlet) = inbox::<Arc<()>>(1).unwrap();
-        let request = Arc::new(());
-        inbox.try_push(1, Arc::clone(&request)).unwrap();
-        let mut push = inbox.push(1, Arc::clone(&request));
-        let woken = Arc::new(Woken(AtomicUsize::new(0)));
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut context = Context::from_waker(&waker);
-        assert!(Pin::new(&mut push).poll(&mut context).is_pending());
-        drop(outlet);
-        assert_eq!(woken.0.load(Relaxed), 1);
-        assert!(Pin::new(&mut push).poll(&mut context).is_ready());
-        inbox.try_push(1, Arc::clone(&request)).unwrap();
-        assert_eq!(Arc::strong_count(&request), 1, "every request was dropped");
-        assert!(inbox.is_closed());
-    }
-}
+#[cfg(all(test, oncelog_loom))]
+mod loom;
+#[cfg(all(test, not(oncelog_loom)))]
+mod tests;

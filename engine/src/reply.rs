@@ -11,11 +11,13 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 
 use crate::error::Stopped;
+use primitives::{Arc, Mutex, MutexGuard, Thread, thread, thread_local};
+
+pub(crate) mod primitives;
 
 enum State<T> {
     Waiting(Option<Waker>),
@@ -128,17 +130,17 @@ pub fn ready<T, E: From<Stopped>>(answer: Result<T, E>) -> Pending<T, E> {
 struct Unpark(Thread);
 
 impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
+    fn wake(self: std::sync::Arc<Self>) {
         self.0.unpark();
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
+    fn wake_by_ref(self: &std::sync::Arc<Self>) {
         self.0.unpark();
     }
 }
 
 thread_local! {
-    static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+    static WAKER: Waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
 }
 
 /// Runs a future on this thread, which sleeps while there is nothing to do.
@@ -154,7 +156,10 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, oncelog_loom))]
+mod loom;
+
+#[cfg(all(test, not(oncelog_loom)))]
 mod tests {
     use super::*;
     use crate::error::AppendError;
