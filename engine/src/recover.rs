@@ -394,7 +394,9 @@ impl Recovery {
             let chosen = self.spares.iter().filter(move |(_, len)| (*len == size) == good);
             chosen.map(|(spare, _)| *spare).collect::<Vec<_>>()
         };
-        let unused = self.unused.iter().map(|segment| (*segment, self.files[segment] == size));
+        // The newest first: it is the one without anything in it.
+        let unused = self.unused.iter().rev();
+        let unused = unused.map(|segment| (*segment, self.files[segment] == size));
         Box::new(Recovered {
             ended,
             index,
