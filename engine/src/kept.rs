@@ -1,7 +1,7 @@
 //! Where a repair keeps what it gives up, and the account of it.
 //!
 //! ```text
-//! kept-<time>/report.txt            what was found, then each step before it is done, what was lost
+//! kept-<time>/report.txt            what was found, each step before it is done, what was lost
 //!             shard-000/segment-..  copies and moved files, none ever replaced
 //! ```
 //!

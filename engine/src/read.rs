@@ -346,7 +346,8 @@ impl Shard {
         };
         let Some(span) = span else { return Ok(Some(Sequence::FIRST)) };
         if segment > dlsn.segment() {
-            return Ok(Some(span.start));
+            // With holes it is only where the first section begins that was found.
+            return if holes { Err(Where::Missing(segment)) } else { Ok(Some(span.start)) };
         }
         let index = span.sections.partition_point(|section| section.entry < dlsn.entry());
         Ok(match span.sections.get(index) {
@@ -362,6 +363,8 @@ impl Shard {
                 Some(section.first)
             }
             None if Some(segment) == newest => None,
+            // The section that is asked for may be the one that is missing.
+            None if holes => return Err(Where::Missing(segment)),
             None => Some(span.end()),
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! newest file -> sync -> header, manifest, entries -> hole -> look into files that the manifest
-//!     |  header or manifest not whole                         does not list -> judge -> sync -> done
+//!     |  header or manifest not whole                      does not list -> judge -> sync -> done
 //!     '--> the file before it
 //! ```
 //!

@@ -5,13 +5,13 @@
 //!              an entry is damaged that others prove  -> the journal ends before it
 //!              a header is damaged                    -> made anew, if its digest proves it right
 //!              a manifest is damaged, records behind  -> the file goes aside
-//!              a file is missing, or cut off          -> zeros stand for it: reads say what is lost
+//!              a file is missing, or cut off          -> zeros stand for it: reads say so
 //!              a file of elsewhere                    -> the file goes aside
 //! ```
 //!
 //! Invariants:
-//! - Bytes that a step drops are kept, and the step told in the account, before it is done (`kept`).
-//!   A repair that is interrupted is simply done again.
+//! - Bytes that a step drops are kept, and the step is told in the account, before it is done
+//!   (`kept`). A repair that is interrupted is simply done again.
 //! - No segment number is used again: a spare with a higher one stands there before a file goes.
 //!
 //! Not here: damage that an engine opens with. Reads of it fail and say what is lost; nothing can
