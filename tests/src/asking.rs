@@ -18,7 +18,8 @@ use oncelog::request::{
 };
 use oncelog::{Dlsn, LogId, Sequence, TxId};
 
-use crate::model::{self, Blob, Commit, Effect, Info, Outcome, payload};
+use crate::model::{self, Blob, Commit, Effect, Info, Outcome};
+use crate::payload::payload;
 
 /// An answer that is awaited.
 #[derive(Debug)]
@@ -120,6 +121,7 @@ fn of_log_error(error: LogError) -> Outcome {
         LogError::InUse { .. } => "in use",
         LogError::BeyondEnd { .. } => "beyond the end",
         LogError::Needed { .. } => "needed",
+        LogError::TooMany { .. } => return Outcome::TooMany,
         LogError::NoSpace(_) => return Outcome::NoSpace,
         LogError::Stopped(_) => return Outcome::Stopped,
         other => panic!("an answer that no request of the simulator should get: {other}"),
@@ -143,8 +145,9 @@ fn of_processor_error(error: ProcessorError) -> Outcome {
         ProcessorError::NoSuchProcessor { .. } => "no such processor",
         ProcessorError::OtherSources { .. } => "other sources",
         ProcessorError::Fenced { .. } => "fenced",
-        ProcessorError::Damaged(_) => "damaged",
+        ProcessorError::Damaged(damage) => return Outcome::Damaged(Box::new(damage)),
         ProcessorError::Io(_) => "io",
+        ProcessorError::TooMany { .. } => return Outcome::TooMany,
         ProcessorError::NoSpace(_) => return Outcome::NoSpace,
         ProcessorError::Stopped(_) => return Outcome::Stopped,
         other => panic!("an answer that no request of the simulator should get: {other}"),

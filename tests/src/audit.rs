@@ -10,6 +10,7 @@
 //! Not here: what a state is (`model`).
 
 use oncelog::Sequence;
+use oncelog::error::ReadError;
 use oncelog::reply::pair;
 use oncelog::request::{At, OpenMode, ReadRequest, Request};
 
@@ -20,8 +21,10 @@ use crate::reading::{records_of, same};
 use crate::world::{Crashed, World};
 
 impl World {
-    /// Compares what stands with what may.
-    pub(crate) fn audit(&mut self) -> Result<(), Crashed> {
+    /// Compares what stands with what may. Says whether that left one state only: damage may hide
+    /// which of several it is.
+    pub(crate) fn audit(&mut self) -> Result<bool, Crashed> {
+        let damaged = self.seen_damaged();
         let Outcome::Logs(logs) = self.look(Effect::ListLogs(String::new()))? else {
             panic!("logs were asked for")
         };
@@ -41,10 +44,21 @@ impl World {
         if self.bases.iter().any(|state| state.counters() != self.bases[0].counters()) {
             self.look_for_numbers()?;
         }
+        if self.bases.len() > 1 && self.seen_damaged() > damaged {
+            return Ok(false);
+        }
         self.bases.truncate(1);
+        if std::mem::take(&mut self.bases[0].is_past) {
+            self.coverage.counts.blind_spot_used += 1;
+        }
+        self.remember();
         self.clients.reopened(&self.bases[0]);
         self.note(|_| "audited".to_owned());
-        Ok(())
+        Ok(true)
+    }
+
+    fn seen_damaged(&self) -> u64 {
+        self.coverage.counts.reads_damaged + self.coverage.counts.states_damaged
     }
 
     /// Something may have been made and dropped again: the next number tells.
@@ -68,9 +82,16 @@ impl World {
             self.bases.extend(before);
         }
         let outcome = answer?;
+        if let Outcome::Damaged(damage) = &outcome {
+            // Its epoch is newer all the same.
+            self.state_damaged(damage);
+            self.bases.iter_mut().for_each(|state| drop(state.apply(&effect)));
+            return Ok(outcome);
+        }
         let before = self.bases.clone();
         self.bases.retain_mut(|state| state.apply(&effect) == outcome);
         self.explain(&before, |state| format!("{:?}", state.clone().apply(&effect)), &outcome);
+        self.remember();
         Ok(outcome)
     }
 
@@ -114,7 +135,17 @@ impl World {
                 }
                 self.tick()?;
             };
-            let answer = answer.unwrap_or_else(|error| panic!("log {log} at {next}: {error}"));
+            let answer = match answer {
+                Err(ReadError::Damaged { log, damage }) => {
+                    let asked = At::Sequence(Sequence::new(next));
+                    let checked = self.records_damaged(log, asked, &damage);
+                    checked.unwrap_or_else(|why| panic!("log {log} at {next}: {why}: {damage}"));
+                    next += 1;
+                    at = At::Sequence(Sequence::new(next));
+                    continue;
+                }
+                answer => answer.unwrap_or_else(|error| panic!("log {log} at {next}: {error}")),
+            };
             assert_eq!(answer.first.get(), next, "reading goes on where it ended");
             let records = records_of(&answer).unwrap_or_else(|why| panic!("log {log}: {why}"));
             assert!(!records.is_empty(), "log {log} says that it has record {next}");

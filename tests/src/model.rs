@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use oncelog::format::record::RECORD_HEADER_SIZE;
 use oncelog::request::OpenMode;
-use oncelog::{Dlsn, Epoch, LogId, ReaderId};
+use oncelog::{Damaged, Dlsn, Epoch, LogId, ReaderId};
 
 use crate::rng::mix;
 
@@ -54,19 +55,6 @@ pub struct NewRecord {
     pub txid: Option<u64>,
 }
 
-/// Payload of the record `id`: no two are alike.
-#[must_use]
-pub fn payload(id: u64, len: usize) -> Bytes {
-    let mut bytes = Vec::with_capacity(len + 8);
-    let mut word = id;
-    while bytes.len() < len {
-        bytes.extend_from_slice(&word.to_le_bytes());
-        word = mix(word);
-    }
-    bytes.truncate(len);
-    bytes.into()
-}
-
 /// A log with every record it ever had.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -83,6 +71,14 @@ impl Log {
     #[must_use]
     pub fn next(&self) -> u64 {
         self.records.len() as u64
+    }
+
+    /// Bytes that `count` records take in a section.
+    #[must_use]
+    pub fn bytes_of(&self, first: u64, count: u64) -> Option<u64> {
+        let range = usize::try_from(first).ok()?..usize::try_from(first + count).ok()?;
+        let bytes = |record: &Record| (RECORD_HEADER_SIZE + record.len) as u64;
+        Some(self.records.get(range)?.iter().map(bytes).sum())
     }
 
     fn last_txid(&self) -> u64 {
@@ -220,6 +216,10 @@ pub enum Outcome {
     Refused(&'static str),
     /// Refused because the disk is full.
     NoSpace,
+    /// Refused because the manifest is full.
+    TooMany,
+    /// What is asked for is damaged.
+    Damaged(Box<Damaged>),
     /// Unknown until the engine is opened again.
     Stopped,
 }
@@ -233,6 +233,8 @@ pub struct State {
     pub readers: BTreeMap<ReaderId, Reader>,
     /// Logs that were dropped, for reads that began before.
     pub dropped: BTreeMap<LogId, Log>,
+    /// It lacks what came later: only damage in the blind spot brings it back.
+    pub is_past: bool,
     next_log: u64,
     next_reader: u64,
     next_epoch: u64,
@@ -241,7 +243,8 @@ pub struct State {
 impl Default for State {
     fn default() -> Self {
         let (logs, readers, dropped) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { logs, readers, dropped, next_log: 1, next_reader: 1, next_epoch: 1 }
+        let is_past = false;
+        Self { logs, readers, dropped, is_past, next_log: 1, next_reader: 1, next_epoch: 1 }
     }
 }
 

@@ -16,7 +16,9 @@ use oncelog::request::Request;
 use oncelog::shard::Shard;
 
 use crate::asking::take;
+use crate::faults::Faults;
 use crate::model::{Outcome, State};
+use crate::sim_witness::Blind;
 use crate::world::{Crashed, World};
 
 impl World {
@@ -27,7 +29,7 @@ impl World {
 
     pub(crate) fn end_process(&mut self) {
         let stopped = self.has_stopped();
-        self.coverage.stops += u64::from(stopped);
+        self.coverage.counts.stops += u64::from(stopped);
         if stopped {
             self.drain();
         }
@@ -38,7 +40,8 @@ impl World {
     pub(crate) fn crash(&mut self) {
         let power = self.rng.below(4) > 0;
         self.note(|_| (if power { "power cut" } else { "kill" }).to_owned());
-        self.coverage.crashes += 1;
+        let counts = &mut self.coverage.counts;
+        *(if power { &mut counts.power_cuts } else { &mut counts.kills }) += 1;
         self.process_ended();
         if power { self.disk.cut_power(&mut self.rng) } else { self.disk.kill(&mut self.rng) }
     }
@@ -56,6 +59,8 @@ impl World {
             }
         }
         self.bases.iter_mut().for_each(State::restarted);
+        // Damage may cut off later what was never answered but survived.
+        self.remember();
     }
 
     /// A clean end: everything is answered, the next process goes on.
@@ -83,8 +88,8 @@ impl World {
         let closed = take(&mut pending).expect("a finished shard has answered");
         let stopped = stopped || self.has_stopped() || closed.is_err();
         assert!(closed.is_err() || !stopped, "a stopped shard says that it closed well");
-        assert!(closed.is_ok() || self.weather.failing > 0, "{closed:?}");
-        self.coverage.closes += u64::from(closed.is_ok());
+        assert!(closed.is_ok() || self.weather.may_stop(), "{closed:?}");
+        self.coverage.counts.closes += u64::from(closed.is_ok());
         assert!(stopped || self.asked.is_empty(), "closed, but something has no answer");
         assert_eq!(self.disk.under_way(), 0);
         self.process_ended();
@@ -97,26 +102,75 @@ impl World {
     pub(crate) fn reopen(&mut self) {
         loop {
             self.crash_in = self.rng.one_in(3).then(|| self.rng.below(40));
-            let opened = self.open_once().map(|opened| {
-                // An ordinary crash always opens.
-                opened.unwrap_or_else(|error| panic!("the shard could not be opened: {error}"));
-            });
-            if opened.and_then(|()| self.audit()).is_ok() {
-                return;
+            let blind = self.look_at_blind_spot();
+            let failing = self.weather.failing > 0 && self.rng.one_in(4);
+            if failing {
+                (self.disk.faults.read, self.disk.faults.sync) = (20, 20);
             }
-            self.coverage.recoveries_crashed += 1;
+            let opened = self.open_once();
+            self.disk.faults = Faults::default();
+            let opened = match opened {
+                Ok(Err(OpenError::Io { .. })) if failing => {
+                    // A failed read is never taken for a hole.
+                    self.coverage.counts.openings_failed += 1;
+                    self.shard = None;
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    // An ordinary crash always opens.
+                    self.refused(&error);
+                    self.shard = None;
+                    self.heal();
+                    continue;
+                }
+                Ok(Ok(())) => {
+                    if let Some(Blind { since, segments }) = blind {
+                        self.disk.scar(&segments, since);
+                    }
+                    self.disk.forget_lost_files();
+                    Ok(())
+                }
+                Err(Crashed) => Err(Crashed),
+            };
+            let audited = opened.and_then(|()| self.audit());
+            match audited {
+                Ok(true) => return,
+                Ok(false) if !self.disk.can_be_healed() => {
+                    // Nobody will ever tell what stands.
+                    self.is_over = true;
+                    return;
+                }
+                _ => self.coverage.counts.recoveries_crashed += 1,
+            }
             self.crash();
+            if audited.is_ok() {
+                self.heal();
+            }
         }
     }
 
     pub(crate) fn open_once(&mut self) -> Result<Result<(), OpenError>, Crashed> {
-        let found = self.disk.found();
+        let found = self.disk.open();
+        self.disk.forget_misreads();
+        self.indexes_read.clear();
+        if self.rng.one_in(2) {
+            self.choose_options();
+        }
         self.note(|_| format!("open {found:?}"));
         self.config.begun = self.disk.has_begun();
-        self.shard = Some(Shard::open(self.config.clone(), &found));
+        let mut shard = Shard::open(self.config.clone(), &found);
+        if let Some(bytes) = self.index_cache_size {
+            shard.limit_index_cache(bytes);
+        }
+        self.shard = Some(shard);
         loop {
             self.pump();
-            let opened = self.shard.as_mut().expect("it was just made").poll_opened();
+            let shard = self.shard.as_mut().expect("it was just made");
+            let opened = shard.poll_opened();
+            if let (Some(_), Some(facts)) = (&opened, shard.recovery_facts()) {
+                self.note(|_| format!("facts {facts:?}"));
+                self.coverage.judged(facts);
+            }
             match opened {
                 None => self.tick()?,
                 Some(Ok(())) => break,

@@ -8,7 +8,8 @@ use oncelog::reply::Pending;
 use oncelog::request::{At, ReadAnswer};
 use oncelog::{Dlsn, LogId};
 
-use crate::model::{Record, State, payload};
+use crate::model::{Record, State};
+use crate::payload::is_payload;
 
 /// A read under way.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ pub fn records_of(answer: &ReadAnswer) -> Result<Vec<ReadRecord>, String> {
 /// What differs.
 pub fn same(read: &ReadRecord, record: &Record) -> Result<(), String> {
     let sequence = read.sequence;
-    if read.payload != payload(record.id, record.len) {
+    if !is_payload(record.id, record.len, &read.payload) {
         return Err(format!("sequence {sequence}: other bytes than record {}", record.id));
     }
     if read.txid != record.txid {

@@ -1,156 +1,155 @@
-//! A world whose bits rot: what is read is what was written, or an error; never anything else.
+//! Worlds with damage: what is read is what was written, or an error that names what is lost.
 //!
 //! ```text
-//! rot -> an episode (reads may say that records are damaged) -> end -> rot -> open
-//!     -> refused: good | opened: every record that is handed out is compared
+//! damage -> running, or opening -> refused: the error names a place that was hit; heal, open again
+//!                               -> opened: all is there, or is said to be damaged where it was hit
 //! ```
 //!
-//! Behind the last watermark a rotten entry looks like a torn one (the blind spot of
-//! `docs/format.md`), so after a crash the last records may be missing. After a clean close, or a
-//! while without work, none may.
+//! The one exemption is the blind spot of `docs/format.md` (F-16): where `sim_witness` finds that
+//! damage may look like a torn tail, the journal may end there, so any state since the first
+//! damaged entry became durable may stand. It is counted.
 //!
-//! Not here: rot in the superblock (the disk has none).
+//! Not here: what is damaged (`sim_damage`).
 
-use oncelog::Sequence;
-use oncelog::error::{OpenError, ReadError};
-use oncelog::reply::pair;
-use oncelog::request::{At, ReadRequest, Request};
+use oncelog::error::{Damaged, OpenError};
+use oncelog::limits::{SEGMENT_SIZE_MIN, entry_size_max};
+use oncelog::request::At;
+use oncelog::{LogId, SegmentId};
 
-use crate::asking::take;
-use crate::model::{Effect, Info, Outcome};
-use crate::reading::{records_of, same};
-use crate::world::World;
+use crate::sim_witness::Blind;
+use crate::world::{SHARD, World};
 
 impl World {
-    /// The last episode.
-    pub(crate) fn rot_away(&mut self) {
-        self.rot_some();
-        self.episode();
-        let covered = match self.rng.below(3) {
-            0 => {
-                self.crash();
-                false
-            }
-            1 => {
-                self.close();
-                true
-            }
-            _ => {
-                self.idle();
-                self.crash();
-                true
-            }
-        };
-        self.rot_some();
-        self.crash_in = None;
-        match self.open_once() {
-            Err(_) => panic!("no crash was asked for"),
-            Ok(Err(error)) => self.refused(&error),
-            Ok(Ok(())) => {
-                self.crash_in = None;
-                self.look_at_what_is_left(covered);
-            }
+    /// Some damage, perhaps.
+    pub(crate) fn rot_some(&mut self, running: bool) {
+        if !self.weather.rot || !running && self.rng.one_in(2) {
+            return;
+        }
+        for _ in 0..self.rng.between(1, if running { 1 } else { 3 }) {
+            let what = self.disk.damage(running, &mut self.rng);
+            self.note(|_| format!("damage: {what}"));
         }
     }
 
-    /// Until the shard has nothing left to do by itself.
-    fn idle(&mut self) {
-        self.drain();
-        let mut steps = 0;
-        while self.disk.under_way() > 0 || self.has_timeout() {
-            self.wait_for_timeout();
-            self.pump();
-            self.complete_one();
-            self.pump();
-            steps += 1;
-            assert!(steps < 10_000, "it never comes to rest");
-        }
+    /// What was damaged is put back from a copy.
+    pub(crate) fn heal(&mut self) {
+        self.note(|_| "heal".to_owned());
+        self.disk.heal();
     }
 
-    fn rot_some(&mut self) {
-        for _ in 0..self.rng.between(1, 3) {
-            let place = self.disk.rot(&mut self.rng);
-            self.note(|_| format!("rot {place:?}"));
+    /// What the blind spot may bring back stands beside what should.
+    pub(crate) fn look_at_blind_spot(&mut self) -> Option<Blind> {
+        let blind = if self.disk.is_damaged() { self.disk.blind_spot() } else { None }?;
+        self.note(|_| format!("blind spot: {blind:?}"));
+        if self.forgotten >= blind.since {
+            // What damage would bring back is no longer remembered.
+            self.heal();
+            return None;
         }
+        self.coverage.counts.blind_spot_possible += 1;
+        // Epochs may be given a second time then: owners of before must not come back. (They are
+        // handles of a process that is over.)
+        self.clients.owners.clear();
+        // Of what stood at one instant all may have been true.
+        let safe = self.past.iter().map(|(at, _)| *at).rfind(|at| *at < blind.since).unwrap_or(0);
+        let after = self.past.iter().filter(|(at, _)| *at >= safe);
+        let brought_back = after.map(|(_, state)| {
+            let mut state = state.clone();
+            state.restarted();
+            state.is_past = true;
+            state
+        });
+        self.bases.extend(brought_back);
+        Some(blind)
     }
 
-    fn refused(&mut self, error: &OpenError) {
+    /// An opening was refused: was there a reason, and does it say which?
+    pub(crate) fn refused(&mut self, error: &OpenError) {
         self.note(|_| format!("refused: {error}"));
-        self.coverage.rot_refused += 1;
-        match error {
-            OpenError::Damaged(_)
-            | OpenError::MissingSegment { .. }
-            | OpenError::ExtraSegment { .. }
-            | OpenError::Foreign { .. } => {}
-            other => panic!("rot is no reason for this: {other}"),
-        }
+        assert!(self.disk.is_damaged(), "the shard could not be opened: {error}");
+        self.coverage.counts.openings_refused += 1;
+        let disk = &self.disk;
+        let hit = |segment| disk.is_hit(segment, 0, SEGMENT_SIZE_MIN) || disk.is_lost(segment);
+        let named = match error {
+            OpenError::Damaged(damage) => {
+                assert_eq!(damage.shard, SHARD);
+                let here = disk.is_hit(damage.segment, damage.offset, end_of(damage.offset));
+                here || disk.is_hit_above(damage.segment)
+            }
+            // A damaged manifest in a newer one, or the only one with a manifest is lost: all that
+            // is left to name is what an older manifest misses, or the newest file.
+            OpenError::MissingSegment { segment, why, .. } => {
+                why.contains("superblock")
+                    || hit(*segment)
+                    || disk.is_hit_above(*segment)
+                    || disk.has_lost_segments()
+            }
+            // Its manifest was what knew of it.
+            OpenError::ExtraSegment { segment, .. } => disk.is_hit_above(*segment),
+            OpenError::Foreign { path, .. } => {
+                let segments = self.disk.segments();
+                let name = |segment: SegmentId| format!("segment-{:016x}.log", segment.get());
+                let of = |segment: &SegmentId| path.ends_with(name(*segment));
+                segments.into_iter().map(|(segment, _)| segment).find(of).is_some_and(hit)
+            }
+            _ => false,
+        };
+        assert!(named, "the error names a place that was not hit: {error}");
     }
 
-    fn look_at_what_is_left(&mut self, covered: bool) {
-        let Ok(Outcome::Logs(logs)) = self.answer_to(&Effect::ListLogs(String::new())) else {
-            panic!("logs were asked for")
-        };
-        if covered {
-            let mut expected = self.bases[0].clone();
-            let expected = expected.apply(&Effect::ListLogs(String::new()));
-            assert_eq!(Outcome::Logs(logs.clone()), expected, "lost, but covered by a watermark");
-        }
-        for log in &logs {
-            self.read_what_is_left(log);
-        }
-        let Ok(Outcome::Readers(names)) = self.answer_to(&Effect::ListReaders) else {
-            panic!("processors were asked for")
-        };
-        for name in names {
-            let effect = Effect::OpenReader { name, sources: Vec::new(), change: false };
-            match self.answer_to(&effect) {
-                Ok(Outcome::Owned(owner)) => {
-                    self.bases.last().expect("there is one").check_restored(&owner);
-                }
-                Ok(Outcome::Refused("damaged")) => self.coverage.rot_seen += 1,
-                other => panic!("{other:?}"),
-            }
-        }
+    /// A processor's state is said to be damaged.
+    pub(crate) fn state_damaged(&mut self, damage: &Damaged) {
+        self.coverage.counts.states_damaged += 1;
+        let hit = self.disk.is_hit(damage.segment, damage.offset, end_of(damage.offset));
+        assert!(hit && damage.shard == SHARD, "it was not hit: {damage}");
+        assert!(damage.at_risk.contains("state of processor"), "{damage}");
     }
 
-    fn read_what_is_left(&mut self, info: &Info) {
-        let (mut next, end) = (info.numbers.0, info.numbers.1);
-        while next < end {
-            let (reply, mut pending) = pair();
-            let (log, at) = (info.id, At::Sequence(Sequence::new(next)));
-            let (bytes_max, wait) = (1 << 20, false);
-            let request = Request::Read(ReadRequest { log, at, bytes_max, wait, reply });
-            let Ok(()) = self.make(request) else { panic!("no crash was asked for") };
-            let answer = loop {
-                self.pump();
-                if let Some(answer) = take(&mut pending) {
-                    break answer;
-                }
-                let Ok(()) = self.tick() else { panic!("no crash was asked for") };
-            };
-            match answer {
-                Ok(answer) => {
-                    let records = records_of(&answer).unwrap_or_else(|why| panic!("{why}"));
-                    assert!(!records.is_empty(), "log {log} says that it has record {next}");
-                    for read in &records {
-                        let at = usize::try_from(read.sequence).expect("small numbers");
-                        let fits = self.bases.iter().any(|state| {
-                            // The drop may have been lost in the blind spot.
-                            let had = state.logs.get(&log).or_else(|| state.dropped.get(&log));
-                            let record = had.and_then(|log| log.records.get(at));
-                            record.is_some_and(|record| same(read, record).is_ok())
-                        });
-                        assert!(fits, "log {log}: other bytes at {at}");
-                    }
-                    self.coverage.records_read += records.len() as u64;
-                    next = answer.next.get();
-                }
-                Err(ReadError::Damaged { .. }) => {
-                    self.coverage.rot_seen += 1;
-                    next += 1;
-                }
-                Err(error) => panic!("log {log} at {next}: {error}"),
-            }
+    /// Records are said to be damaged. Says what is wrong with that.
+    pub(crate) fn records_damaged(
+        &mut self,
+        log: LogId,
+        at: At,
+        damage: &Damaged,
+    ) -> Result<(), String> {
+        self.coverage.counts.reads_damaged += 1;
+        let (count, first) = lost_records(log, damage).ok_or("it does not say what is lost")?;
+        if let At::Sequence(sequence) = at
+            && !(first..first + count.unwrap_or(1)).contains(&sequence.get())
+        {
+            return Err("it names other records than were asked for".to_owned());
         }
+        let end = match count {
+            None => SEGMENT_SIZE_MIN,
+            Some(count) => {
+                let states = self.bases.iter().rev();
+                let mut logs = states.filter_map(|s| s.logs.get(&log).or(s.dropped.get(&log)));
+                let len = logs.find_map(|log| log.bytes_of(first, count));
+                damage.offset + len.ok_or("it names records that never were")?
+            }
+        };
+        // If a damaged manifest hid where the log begins in a newer segment, the one before it is
+        // searched in vain and named.
+        let hit = self.disk.is_hit(damage.segment, damage.offset, end)
+            || count.is_none() && self.disk.is_hit_above(damage.segment);
+        if damage.shard != SHARD || !hit {
+            return Err("it names a place that was not hit".to_owned());
+        }
+        Ok(())
     }
+}
+
+fn end_of(offset: u64) -> u64 {
+    offset + u64::from(entry_size_max(SEGMENT_SIZE_MIN))
+}
+
+/// Which records an error says are lost: how many, if it knows, and the first.
+fn lost_records(log: LogId, damage: &Damaged) -> Option<(Option<u64>, u64)> {
+    let (before, after) = damage.at_risk.split_once("records of log ")?;
+    let (named, sequence) = after.split_once(" from sequence ")?;
+    if named != log.to_string() {
+        return None;
+    }
+    let digits = sequence.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((before.trim().parse().ok(), digits.parse().ok()?))
 }

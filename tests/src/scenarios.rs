@@ -30,18 +30,18 @@ impl World {
         self.read_on();
         self.move_to_the_end();
         self.truncate_to_the_end();
-        let before = self.coverage.appends;
+        let before = self.coverage.counts.appends;
         self.append_one(0);
-        assert_eq!(self.coverage.appends, before + 1, "a truncation made room");
+        assert_eq!(self.coverage.counts.appends, before + 1, "a truncation made room");
 
         self.append_until_refused();
         self.disk.faults.full = false;
         self.now.mono_us += 2 * NO_SPACE_RETRY_US;
         self.pump();
         self.drain();
-        let before = self.coverage.appends;
+        let before = self.coverage.counts.appends;
         self.append_one(1);
-        assert_eq!(self.coverage.appends, before + 1, "there was room again");
+        assert_eq!(self.coverage.counts.appends, before + 1, "there was room again");
         self.crash();
         self.reopen();
     }
@@ -60,10 +60,10 @@ impl World {
 
     fn append_until_refused(&mut self) {
         self.disk.faults.full = true;
-        let refused = self.coverage.no_space;
+        let refused = self.coverage.counts.no_space;
         for id in 1_000..3_000 {
             self.append_one(id);
-            if self.coverage.no_space > refused {
+            if self.coverage.counts.no_space > refused {
                 return;
             }
         }
@@ -75,13 +75,13 @@ impl World {
         let (acked, first) = (self.bases[0].logs[&log].next(), self.bases[0].logs[&log].first);
         let (reply, pending) = pair();
         let (at, wait, bytes_max) = (At::Earliest, false, 1 << 20);
-        let read = self.coverage.records_read;
+        let read = self.coverage.counts.records_read;
         let request = Request::Read(ReadRequest { log, at, bytes_max, wait, reply });
         let now = self.now;
         self.shard.as_mut().expect("a process runs").handle_request(request, now);
         self.reads.push(Reading { log, at, wait, acked, first, pending });
         self.drain();
-        assert!(self.coverage.records_read > read, "reads go on");
+        assert!(self.coverage.counts.records_read > read, "reads go on");
     }
 
     fn move_to_the_end(&mut self) {
@@ -90,11 +90,11 @@ impl World {
         let moves = vec![(log, 0, self.bases[0].logs[&log].next())];
         let (reader, epoch, number) = (*reader, state.epoch, state.commits + 1);
         let outputs = Vec::new();
-        let commits = self.coverage.commits;
+        let commits = self.coverage.counts.commits;
         let commit = Commit { reader, epoch, number, moves, state: None, parts: 0, outputs };
         self.asks(Effect::Commit(commit));
         assert_eq!(
-            self.coverage.commits,
+            self.coverage.counts.commits,
             commits + 1,
             "a position is committed out of the reserve"
         );
@@ -105,5 +105,20 @@ impl World {
         let next = self.bases[0].logs[&log].next();
         self.asks(Effect::Truncate(log, next));
         assert_eq!(self.bases[0].logs[&log].first, next, "truncated out of the reserve");
+    }
+
+    /// Creates logs until the manifest is full, and drops some of them again.
+    pub(crate) fn crowd(&mut self) {
+        let name = |number| format!("g/{}{number}", "many".repeat(60));
+        let mut number = 0;
+        while self.coverage.counts.too_many == 0 {
+            self.asks(Effect::OpenLog(name(number), OpenMode::Create));
+            number += 1;
+            assert!(number < 1_000, "the manifest is never full");
+        }
+        // Room for what chance creates, and for rows of segments.
+        for number in (0..number - 1).filter(|number| number % 4 == 0) {
+            self.asks(Effect::DropLog(name(number)));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! One simulated file: what reads see, what survives, and what lies between.
+//! The content of one simulated file: what reads see, what survives, and what lies between.
 //!
 //! ```text
 //! write completes -> live                      (reads see it)
@@ -6,10 +6,12 @@
 //!                        '--power cut--> each 512-byte sector: lost or not, in any combination
 //! ```
 //!
-//! - `durable` with all of `unsynced` applied in order is `live`, except for bits that rotted.
+//! - `durable` with all of `unsynced` applied in order is `live`; so is a length that was cut off.
 //! - A sector is never half written (`docs/format.md` relies on it for an entry's header).
 //!
-//! Not here: when writes complete (`sim_disk`).
+//! Not here: when writes complete (`sim_disk`), names (`sim_names`), damage (`sim_damage`).
+
+use std::ops::Range;
 
 use crate::rng::Rng;
 
@@ -31,8 +33,13 @@ pub struct SimFile {
     live: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Unsynced>,
-    /// Reads may see what is not durable.
-    shown: bool,
+    /// Where reads may see what is not durable.
+    shown: Vec<Range<usize>>,
+    /// The live file is shorter; no sync has covered that.
+    cut: bool,
+    /// What stood in it when it was last named a segment; nothing if that was zeros.
+    before: Vec<u8>,
+    used: bool,
 }
 
 /// What became of a write at a power cut.
@@ -59,10 +66,25 @@ impl SimFile {
         &self.live
     }
 
+    /// It is a segment from now on; what stands in it has no meaning any more.
+    pub fn named_anew(&mut self) {
+        if self.used {
+            self.before.clone_from(&self.live);
+        }
+    }
+
+    /// What stood at `offset` before the file became this segment.
+    #[must_use]
+    pub fn stale(&self, offset: usize, len: usize) -> Vec<u8> {
+        self.before.get(offset..offset + len).map_or_else(|| vec![0; len], <[u8]>::to_vec)
+    }
+
     /// Reads see these bytes from now on; whether they survive is another matter.
     pub fn show(&mut self, offset: usize, bytes: &[u8]) {
-        self.live[offset..offset + bytes.len()].copy_from_slice(bytes);
-        self.shown = true;
+        let range = offset..offset + bytes.len();
+        self.live[range.clone()].copy_from_slice(bytes);
+        self.shown.push(range);
+        self.used = true;
     }
 
     /// A plain write completed.
@@ -73,10 +95,11 @@ impl SimFile {
 
     /// A durable write completed: it alone is durable, whatever was written before it.
     pub fn written_durably(&mut self, offset: usize, bytes: &[u8]) {
-        self.show(offset, bytes);
-        self.durable[offset..offset + bytes.len()].copy_from_slice(bytes);
-        // What an older write would have put there can no longer get there.
         let end = offset + bytes.len();
+        self.live[offset..end].copy_from_slice(bytes);
+        self.durable[offset..end].copy_from_slice(bytes);
+        self.used = true;
+        // What an older write would have put there can no longer get there.
         for old in std::mem::take(&mut self.unsynced) {
             let old_end = old.offset + old.bytes.len();
             let mut keep = |begin: usize, end: usize| {
@@ -91,7 +114,10 @@ impl SimFile {
     }
 
     /// A sync that was submitted at `begun_at` completed. Says what it made durable.
-    pub fn synced(&mut self, begun_at: u64) -> Vec<std::ops::Range<usize>> {
+    pub fn synced(&mut self, begun_at: u64) -> Vec<Range<usize>> {
+        if std::mem::take(&mut self.cut) {
+            self.durable.truncate(self.live.len());
+        }
         let mut durable = Vec::new();
         for write in std::mem::take(&mut self.unsynced) {
             if write.done_at < begun_at {
@@ -105,24 +131,49 @@ impl SimFile {
         durable
     }
 
-    /// Cut off, durably.
+    /// Cut off; durable with the next sync.
     pub fn shorten(&mut self, len: usize) {
+        if len >= self.live.len() {
+            return;
+        }
         self.live.truncate(len);
-        self.durable.truncate(len);
+        self.cut = true;
         for write in &mut self.unsynced {
             write.bytes.truncate(len.saturating_sub(write.offset));
         }
         self.unsynced.retain(|write| !write.bytes.is_empty());
+        self.shown.iter_mut().for_each(|range| range.end = range.end.min(len));
+        self.shown.retain(|range| !range.is_empty());
     }
 
-    /// One bit is another from now on, on the medium itself.
-    pub fn rot(&mut self, offset: usize, bit: u8) {
-        self.live[offset] ^= 1 << bit;
-        self.durable[offset] ^= 1 << bit;
+    /// The medium itself holds other bytes from now on. Gives those that stood there.
+    pub fn replace(&mut self, offset: usize, bytes: &[u8]) -> Vec<u8> {
+        let range = offset..offset + bytes.len();
+        let old = self.live[range.clone()].to_vec();
+        self.live[range.clone()].copy_from_slice(bytes);
+        self.durable[range].copy_from_slice(bytes);
+        old
+    }
+
+    /// Someone cut the file off, or put its end back.
+    pub fn set_end(&mut self, len: usize, end: &[u8]) {
+        for bytes in [&mut self.live, &mut self.durable] {
+            bytes.truncate(len);
+            bytes.extend_from_slice(end);
+        }
+        self.unsynced.retain(|write| write.offset + write.bytes.len() <= len);
+        self.shown.retain(|range| range.end <= len);
     }
 
     /// Power cut: of all that was not synced, and of `in_flight`, chance decides.
     pub fn cut_power(&mut self, in_flight: &[(usize, Vec<u8>)], rng: &mut Rng) -> Vec<Fate> {
+        if std::mem::take(&mut self.cut) {
+            if rng.one_in(2) {
+                self.durable.truncate(self.live.len());
+            } else {
+                self.live.clone_from(&self.durable);
+            }
+        }
         let mut fates = Vec::new();
         let unsynced = std::mem::take(&mut self.unsynced);
         let unsynced = unsynced.iter().map(|write| (write.offset, &write.bytes));
@@ -134,10 +185,11 @@ impl SimFile {
                     self.durable[at..at + part.len()].copy_from_slice(part);
                 }
             }
+            self.shown.push(offset..offset + bytes.len());
             fates.push(fate);
         }
-        if std::mem::take(&mut self.shown) || !fates.is_empty() {
-            self.live.clone_from(&self.durable);
+        for range in std::mem::take(&mut self.shown) {
+            self.live[range.clone()].copy_from_slice(&self.durable[range]);
         }
         fates
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! step: a completion | some requests | time passes   -> pump: operations out, answers in, checked
-//! end of an episode: power cut | kill | clean close  -> reopen (crashed again and again) -> audit
+//! end of an episode: power cut | kill | clean close  -> damage? -> reopen (crashed again)
+//!                                                       -> refused? heal, again -> audit
 //! ```
 //!
 //! - `bases` are the states that may stand, seen from outside: one while running, several between a
@@ -10,68 +11,40 @@
 //! - Answers to requests come in the order of the requests; what has no answer at a crash may have
 //!   happened, but only if all before it did.
 //!
-//! Not here: which requests are made (`clients`), how a process begins and ends (`process`), and
-//! what is checked after opening (`audit`).
+//! Not here: which requests are made (`clients`), whether answers are right (`answers`), how a
+//! process begins and ends (`process`), what is checked after opening (`audit`), damage (`rot`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use oncelog::ShardId;
-use oncelog::io::Now;
+use oncelog::format::EngineId;
+use oncelog::io::{Now, OpKind};
 use oncelog::limits::SEGMENT_SIZE_MIN;
 use oncelog::shard::{Shard, ShardConfig};
 use oncelog::sync::SyncMethod;
+use oncelog::{SegmentId, ShardId};
 
-use crate::asking::{Answered, Waiting, request_of, take};
-use crate::clients::{Clients, Owner};
+use crate::asking::{Answered, Waiting, request_of};
+use crate::clients::Clients;
 use crate::coverage::Coverage;
+use crate::faults::Faults;
 use crate::model::{Effect, Outcome, State};
 use crate::reading::Reading;
 use crate::rng::Rng;
 use crate::sim_disk::SimDisk;
+use crate::weather::Weather;
 
-/// What a world is like, beside its seed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
-    /// Episodes, each ended by a crash or a clean close.
-    pub episodes: u32,
-    /// Steps of an episode, at most.
-    pub steps_max: u64,
-    /// Writes and syncs fail, each with the chance one in so many.
-    pub failing: u64,
-    /// The disk is full from time to time.
-    pub full: bool,
-    /// Bits rot before opening and while running.
-    pub rot: bool,
-}
+/// Identity of every world's engine.
+pub const ENGINE: EngineId = [7; 16];
+/// The shard of every world.
+pub const SHARD: ShardId = ShardId::new(3);
 
-impl Weather {
-    /// Crashes, and nothing else.
-    pub const CRASHES: Self =
-        Self { episodes: 6, steps_max: 400, failing: 0, full: false, rot: false };
-    /// Writes and syncs that fail, too.
-    pub const FAILING: Self = Self { failing: 150, ..Self::CRASHES };
-    /// A disk that is full from time to time, too.
-    pub const FULL: Self = Self { full: true, ..Self::CRASHES };
-    /// Bits that rot, too.
-    pub const ROT: Self = Self { rot: true, episodes: 3, ..Self::CRASHES };
-
-    /// The weather of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "crashes" => Some(Self::CRASHES),
-            "failing" => Some(Self::FAILING),
-            "full" => Some(Self::FULL),
-            "rot" => Some(Self::ROT),
-            _ => None,
-        }
-    }
-}
+const DAY_US: u64 = 86_400_000_000;
+const START_US: u64 = 1_700_000_000_000_000;
 
 /// A request without an answer yet.
 pub(crate) struct Asked {
     pub(crate) effect: Effect,
-    waiting: Waiting,
+    pub(crate) waiting: Waiting,
     pub(crate) answer: Option<Answered>,
 }
 
@@ -87,16 +60,28 @@ pub struct World {
     pub(crate) disk: SimDisk,
     pub(crate) shard: Option<Shard>,
     pub(crate) bases: Vec<State>,
+    /// What stood once, and when, newest last: what the blind spot may bring back.
+    pub(crate) past: VecDeque<(u64, State)>,
+    /// States up to this instant are no longer in `past`.
+    pub(crate) forgotten: u64,
     pub(crate) asked: VecDeque<Asked>,
     /// Processors whose epoch is durable but whose state is still being read.
     pub(crate) owning: Vec<(Waiting, Outcome)>,
     pub(crate) reads: Vec<Reading>,
     pub(crate) clients: Clients,
     pub(crate) config: ShardConfig,
+    /// Bytes of indexes that a process keeps, if not as many as an engine does.
+    pub(crate) index_cache_size: Option<usize>,
     /// How fast time passes: microseconds between two steps, at most.
     pace_us: u64,
     /// Steps until the process ends in the middle of opening, if it is to.
     pub(crate) crash_in: Option<u64>,
+    /// Indexes that this process read.
+    pub(crate) indexes_read: BTreeSet<SegmentId>,
+    /// Damage hides what stands, for ever.
+    pub(crate) is_over: bool,
+    /// Whether what happens is written down.
+    tracing: bool,
     /// What happened, line by line.
     pub trace: Vec<String>,
     /// What was met.
@@ -104,64 +89,113 @@ pub struct World {
 }
 
 impl World {
-    /// The world of a seed.
+    /// The world of a seed. With `tracing` it writes down what happens.
     #[must_use]
-    pub fn new(seed: u64, weather: Weather) -> Self {
+    pub fn new(seed: u64, weather: Weather, tracing: bool) -> Self {
         let mut rng = Rng::new(crate::rng::mix(seed));
-        let sync_method = match rng.below(4) {
-            0 => None,
-            1 | 2 => Some(SyncMethod::Dsync),
-            _ => Some(SyncMethod::Fdatasync),
-        };
+        let weather = weather.of_seed(&mut rng);
         let config = ShardConfig {
-            engine: [7; 16],
-            shard: ShardId::new(3),
+            engine: ENGINE,
+            shard: SHARD,
             segment_size: SEGMENT_SIZE_MIN,
             begun: false,
-            tail_cache_size: [0, 64 << 10, 4 << 20][rng.index(3)],
-            sync_method,
+            tail_cache_size: 0,
+            sync_method: None,
         };
-        Self {
+        let mut world = Self {
             clients: Clients::new(&mut rng),
             rng,
             weather,
-            now: Now { wall_us: 1_700_000_000_000_000, mono_us: 1_000_000 },
+            now: Now { wall_us: START_US, mono_us: 1_000_000 },
             disk: SimDisk::default(),
             shard: None,
             bases: vec![State::default()],
+            past: VecDeque::new(),
+            forgotten: 0,
             asked: VecDeque::new(),
             owning: Vec::new(),
             reads: Vec::new(),
             config,
+            index_cache_size: None,
             pace_us: 300,
             crash_in: None,
+            indexes_read: BTreeSet::new(),
+            is_over: false,
+            tracing,
             trace: Vec::new(),
             coverage: Coverage::default(),
-        }
+        };
+        world.choose_options();
+        world.disk.keeps_stale = weather.rot;
+        world.note(|w| format!("{:?}", w.weather));
+        world
     }
 
     /// The whole life of the world.
     pub fn run(&mut self) {
         self.reopen();
+        if self.weather.crowded {
+            self.crowd();
+        } else if self.rng.one_in(6) {
+            self.begin_small();
+        }
         for _ in 0..self.weather.episodes {
             self.episode();
             self.end_process();
+            self.rot_some(false);
             self.reopen();
-        }
-        if self.weather.rot {
-            return self.rot_away();
+            if self.is_over {
+                self.coverage.counts.worlds_cut_short += 1;
+                return;
+            }
         }
         self.close();
+        self.heal();
         self.reopen();
     }
 
-    pub(crate) fn episode(&mut self) {
-        self.disk.faults.write = self.weather.failing;
-        self.disk.faults.sync = self.weather.failing;
-        if self.weather.failing > 0 && self.rng.one_in(2) {
-            self.disk.faults.read = 50;
-            (self.disk.faults.write, self.disk.faults.sync) = (0, 0);
+    /// Closed early and often: the journal's only segment goes on behind its close marks.
+    fn begin_small(&mut self) {
+        let steps_max = std::mem::replace(&mut self.weather.steps_max, 25);
+        for _ in 0..2 {
+            self.episode();
+            self.close();
+            self.reopen();
         }
+        self.episode();
+        self.crash();
+        self.reopen();
+        self.weather.steps_max = steps_max;
+    }
+
+    /// Options of the next process; the segment size is fixed for ever.
+    pub(crate) fn choose_options(&mut self) {
+        let Self { config, rng, index_cache_size: indexes, .. } = self;
+        let before = (config.tail_cache_size, config.sync_method, *indexes);
+        config.tail_cache_size = [0, 64 << 10, 4 << 20][rng.index(3)];
+        *indexes = [None, Some(0), Some(2_000)][rng.index(3)];
+        config.sync_method = match rng.below(4) {
+            0 => None,
+            1 | 2 => Some(SyncMethod::Dsync),
+            _ => Some(SyncMethod::Fdatasync),
+        };
+        let after = (config.tail_cache_size, config.sync_method, *indexes);
+        self.coverage.counts.other_options += u64::from(before != after);
+    }
+
+    fn choose_faults(&mut self) {
+        let Weather { failing, short, files, misread, .. } = self.weather;
+        self.disk.faults = Faults { short, files, misread, ..Faults::default() };
+        if failing > 0 && self.rng.one_in(2) {
+            self.disk.faults.read = 50;
+            (self.disk.faults.short, self.disk.faults.files) = (0, 0);
+        } else {
+            (self.disk.faults.write, self.disk.faults.sync) = (failing, failing);
+        }
+    }
+
+    pub(crate) fn episode(&mut self) {
+        self.choose_faults();
         self.pace_us = [100, 400, 3_000, 20_000][self.rng.index(4)];
         if self.rng.one_in(4) {
             // Long enough to try a way of syncing again.
@@ -169,18 +203,27 @@ impl World {
             self.now.wall_us += 6_000_000;
         }
         let fills = self.weather.full && self.rng.one_in(2);
+        if fills {
+            // A shard that stops does not say which of its requests had found no room before.
+            let Faults { read, misread, .. } = self.disk.faults;
+            self.disk.faults = Faults { read, misread, ..Faults::default() };
+        }
+        let rots = self.weather.rot && self.rng.one_in(3);
         for _ in 0..self.rng.between(1, self.weather.steps_max) {
             if fills && self.rng.one_in(60) {
                 self.disk.faults.full = !self.disk.faults.full;
                 self.note(|w| format!("disk full: {}", w.disk.faults.full));
             }
+            if rots && self.rng.one_in(150) {
+                self.rot_some(true);
+            }
             self.step();
         }
         // The model cannot know which requests without an answer found no room.
-        if fills || self.rng.one_in(3) {
+        if fills || self.weather.crowded || self.rng.one_in(3) {
             self.drain();
         }
-        self.disk.faults = Default::default();
+        self.disk.faults = Faults::default();
     }
 
     /// One thing happens.
@@ -199,10 +242,15 @@ impl World {
         let us = self.rng.below(us_max);
         self.now.mono_us += us;
         self.now.wall_us += us;
-        if self.rng.one_in(200) {
-            // The clock is set, back or ahead.
-            self.now.wall_us = self.now.wall_us + 2_000_000 - self.rng.below(4_000_000);
+        if !self.rng.one_in(200) {
+            return;
         }
+        // The clock is set, back or ahead; sometimes far.
+        let most = if self.rng.one_in(4) { 400 * DAY_US } else { 2_000_000 };
+        self.now.wall_us = self.now.wall_us + most - self.rng.below(2 * most);
+        self.now.wall_us = self.now.wall_us.max(START_US / 2);
+        let counts = &mut self.coverage.counts;
+        *(if most > DAY_US { &mut counts.clock_jumps } else { &mut counts.clock_steps }) += 1;
     }
 
     /// Nothing happens until the shard wants to be woken.
@@ -212,10 +260,6 @@ impl World {
             self.now.wall_us += at - self.now.mono_us;
             self.now.mono_us = at;
         }
-    }
-
-    pub(crate) fn has_timeout(&self) -> bool {
-        self.shard.as_ref().is_some_and(|shard| shard.poll_timeout().is_some())
     }
 
     pub(crate) fn complete_one(&mut self) {
@@ -234,8 +278,12 @@ impl World {
             let now = self.now;
             let shard = self.shard.as_mut().expect("a process runs");
             let Some(op) = shard.poll_op(now) else { break };
-            let line = self.coverage.see(&op);
-            self.trace.push(line);
+            if let OpKind::ReadSide { segment, .. } = op.kind {
+                let again = !self.indexes_read.insert(segment);
+                self.coverage.counts.indexes_forgotten += u64::from(again);
+            }
+            let line = self.coverage.see(&op, self.tracing);
+            self.trace.extend(line);
             self.disk.submit(op, &mut self.rng);
         }
         let shard = self.shard.as_mut().expect("a process runs");
@@ -259,105 +307,6 @@ impl World {
         let now = self.now;
         self.shard.as_mut().expect("it wants requests").handle_request(request, now);
         self.asked.push_back(Asked { effect, waiting, answer: None });
-    }
-
-    /// Takes the answers that are there, in order, and compares them with the model's.
-    fn settle(&mut self) {
-        for asked in &mut self.asked {
-            if asked.answer.is_none() {
-                asked.answer = asked.waiting.poll();
-            }
-        }
-        let said = |asked: &Asked| {
-            asked.answer.as_ref().is_some_and(|(outcome, _)| *outcome != Outcome::Stopped)
-        };
-        while let Some(last) = self.asked.iter().rposition(said) {
-            for _ in 0..=last {
-                let asked = self.asked.pop_front().expect("it was counted");
-                self.answered(asked);
-            }
-        }
-        let mut owning = std::mem::take(&mut self.owning);
-        owning.retain_mut(|(waiting, expected)| match waiting.poll() {
-            None => true,
-            Some((outcome, _)) => {
-                self.owned(outcome, expected);
-                false
-            }
-        });
-        self.owning = owning;
-    }
-
-    fn answered(&mut self, asked: Asked) {
-        let Asked { effect, waiting, answer } = asked;
-        let base = &mut self.bases[0];
-        let (outcome, places) = match (answer, &effect) {
-            (Some((Outcome::NoSpace, _)), _) => {
-                self.coverage.no_space += 1;
-                return base.refused_for_space(&effect);
-            }
-            (Some(answer), _) => answer,
-            // Later requests are answered, so its epoch is durable; its state is still being read.
-            (None, Effect::OpenReader { .. }) => {
-                let expected = base.apply(&effect);
-                return self.owning.push((waiting, expected));
-            }
-            (None, _) => panic!("a later request was answered before {effect:?}"),
-        };
-        // Otherwise losing all segments would look like a shard that never began.
-        assert!(self.disk.has_begun() || !matches!(outcome, Outcome::Appended(..)));
-        let expected = base.apply(&effect);
-        self.coverage.answered(&effect, &outcome);
-        if let (Outcome::Owned(_), Effect::OpenReader { .. }) = (&expected, &effect) {
-            return self.owned(outcome, &expected);
-        }
-        assert_eq!(outcome, expected, "the answer to {effect:?}");
-        self.bases[0].place(&effect, &outcome, &places);
-    }
-
-    fn owned(&mut self, outcome: Outcome, expected: &Outcome) {
-        let Outcome::Owned(owner) = expected else { panic!("only owners are waited for") };
-        match outcome {
-            Outcome::Stopped => {}
-            // A newer one came while the state was read.
-            Outcome::Refused("fenced") => self.coverage.overtaken += 1,
-            // Faults on reads are told, never hidden.
-            Outcome::Refused("io") if self.weather.failing > 0 => {}
-            Outcome::Refused("damaged") if self.weather.rot => {}
-            outcome => {
-                assert_eq!(outcome, *expected);
-                self.bases[0].check_restored(owner);
-                self.clients.owners.push(Owner::new(owner));
-            }
-        }
-    }
-
-    fn settle_reads(&mut self) {
-        let mut reads = std::mem::take(&mut self.reads);
-        reads.retain_mut(|read| {
-            let Some(answer) = take(&mut read.pending) else { return true };
-            let state = &self.bases[0];
-            let checked = match &answer {
-                Ok(answer) => read.check(answer, state).map(|count| {
-                    self.coverage.records_read += count as u64;
-                }),
-                Err(oncelog::ReadError::Stopped(_)) => Ok(()),
-                Err(oncelog::ReadError::Damaged { .. }) if self.weather.rot => {
-                    self.coverage.rot_seen += 1;
-                    Ok(())
-                }
-                Err(oncelog::ReadError::Io { .. }) if self.weather.failing > 0 => {
-                    self.coverage.reads_failed += 1;
-                    Ok(())
-                }
-                Err(error) => read.check_refusal(error, state),
-            };
-            if let Err(why) = checked {
-                panic!("{why}: {:?} of log {} answered {answer:?}", read.at, read.log);
-            }
-            false
-        });
-        self.reads = reads;
     }
 
     /// Runs until nothing is under way. Everything must have been answered then.
@@ -394,27 +343,11 @@ impl World {
         format!("{asked:?} {reads:?} {:?}", self.owning)
     }
 
-    /// A read that still waits has nothing to be answered with.
-    fn check_parked(&self) {
-        for read in &self.reads {
-            let log = self.bases[0].logs.get(&read.log);
-            let next = log.unwrap_or_else(|| panic!("a read of a dropped log waits")).next();
-            let at_tail = match read.at {
-                oncelog::request::At::Sequence(sequence) => sequence.get() >= next,
-                oncelog::request::At::Latest => read.acked <= next,
-                oncelog::request::At::Earliest => log.is_some_and(|log| log.first == next),
-                oncelog::request::At::Dlsn(_) => true,
-            };
-            assert!(
-                at_tail,
-                "a read of log {} at {:?} waits, the end is {next}",
-                read.log, read.at
-            );
-        }
-    }
-
+    /// Writes a line down, if anyone wants to read it.
     pub(crate) fn note(&mut self, line: impl FnOnce(&Self) -> String) {
-        let line = line(self);
-        self.trace.push(line);
+        if self.tracing {
+            let line = line(self);
+            self.trace.push(line);
+        }
     }
 }
