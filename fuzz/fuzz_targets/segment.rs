@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| oncelog_tests::parsers::segment(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| oncelog_tests::parse::parsers::segment(data));

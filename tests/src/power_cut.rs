@@ -17,14 +17,20 @@
 //!
 //! Invariant: whoever replays the same recording with the same cut gets the same directory.
 //!
-//! Not here: media that lie or rot, and what must hold afterwards (`power_cut_check`).
+//! Not here: media that lie or rot, and what must hold afterwards (`check`).
+
+pub mod check;
+pub mod promises;
+pub mod run;
+pub mod script;
+pub mod sectors;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::power_cut_sectors::write;
-use crate::recorder_files::{Change, Instant, Node, Op, Recording};
+use crate::power_cut::sectors::write;
+use crate::recorder::files::{Change, Instant, Node, Op, Recording};
 use crate::rng::{Rng, mix};
 
 /// Which of the changes that were not durable a cut leaves.

@@ -15,7 +15,11 @@
 //! in which order, before either of them hears of it. But the plain runner has one write of a shard
 //! under way at a time: several at once are what the simulated disk is for.
 //!
-//! Not here: what the calls mean (`recorder_calls`, `recorder_files`).
+//! Not here: what the calls mean (`calls`, `files`).
+
+mod calls;
+pub mod files;
+pub mod store;
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -29,8 +33,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::recorder_calls::{Call, Memory, Registers};
-use crate::recorder_files::{Files, Recording};
+use crate::recorder::calls::{Call, Memory, Registers};
+use crate::recorder::files::{Files, Recording};
 
 /// Runs a program that waits for a line on standard input, and records what it does below `root`.
 ///

@@ -9,7 +9,9 @@
 //! A record's payload follows from its log and its sequence. A state is a count of records and a
 //! fold over them, written as a delta, or as a snapshot of several parts.
 //!
-//! Not here: who writes (`kill_worker`), and looking whether all of it is there (`storm_check`).
+//! Not here: who writes (`kill_worker`), and looking whether all of it is there (`check`).
+
+pub mod check;
 
 use oncelog::{Bytes, Commit, Epoch, Restored};
 

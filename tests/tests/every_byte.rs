@@ -3,7 +3,7 @@
 //! Goal: what is read is what was written, or an error names the damage; never other records, and
 //! none missing in silence.
 //! Method: a directory with all that the format has is made through the public API, loaded into
-//! memory, and a shard opened on it for each flip (`flat_disk`, `flip_check`). `engine.meta`, which
+//! memory, and a shard opened on it for each flip (`disk`, `check`). `engine.meta`, which
 //! a shard never reads, is flipped on disk. Some flips are made on disk too, so that the memory is
 //! no better than a file.
 //!
@@ -23,9 +23,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use oncelog::{
     Batch, Bytes, Commit, Engine, From, IoMode, NewRecord, Options, Processor, Sequence, TxId,
 };
-use oncelog_tests::flat_disk::{FlatFile, Flip, Image};
-use oncelog_tests::flip_check::{Checker, Outcome, TrueLog, TrueProcessor, Truth};
-use oncelog_tests::flip_map::{Region, map, newest, offsets};
+use oncelog_tests::flip::check::{Checker, Outcome, TrueLog, TrueProcessor, Truth};
+use oncelog_tests::flip::disk::{FlatFile, Flip, Image};
+use oncelog_tests::flip::map::{Region, map, newest, offsets};
 use oncelog_tests::rng::Rng;
 
 const ROUNDS: u64 = 10;

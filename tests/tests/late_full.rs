@@ -13,7 +13,7 @@ use oncelog::reply::pair;
 use oncelog::request::{NewRecord, OpenMode, Request};
 use oncelog::shard::{Shard, ShardConfig};
 use oncelog::{AppendError, LogId, SegmentId, Sequence, ShardId};
-use oncelog_tests::asking::take;
+use oncelog_tests::sim::asking::take;
 
 const NOW: Now = Now { wall_us: 1, mono_us: 1 };
 

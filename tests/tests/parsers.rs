@@ -3,7 +3,7 @@
 //! `FUZZ_SECONDS=60 cargo test -p oncelog-tests --test parsers` looks longer. A failure prints the
 //! command that shows it again.
 //!
-//! Not here: the targets (`oncelog_tests::parsers`), and the search with coverage (`fuzz/`).
+//! Not here: the targets (`oncelog_tests::parse::parsers`), and the search with coverage (`fuzz/`).
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use oncelog::format::entry::Entry;
-use oncelog_tests::mangle::mutate;
-use oncelog_tests::parsers::TARGETS;
+use oncelog_tests::parse::mangle::mutate;
+use oncelog_tests::parse::parsers::TARGETS;
 use oncelog_tests::rng::{Rng, mix};
 
 /// Mutations of each target, and the time that they may take if no other is asked for.
@@ -127,7 +127,7 @@ fn what_the_engine_wrote_is_accepted() {
     }
     // The seeds of the deepest target reach its end.
     let [first, next] = ["segment-v1.bin", "segment-next-v1.bin"].map(golden);
-    assert!(oncelog_tests::parsers::opens(&first, &next));
+    assert!(oncelog_tests::parse::parsers::opens(&first, &next));
 }
 
 /// Method: the golden files and the corpus, a few bytes changed, all checksums made right again.

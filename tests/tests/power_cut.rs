@@ -22,12 +22,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use nix::sys::statvfs::{Statvfs, statvfs};
+use oncelog_tests::power_cut::check::{Checker, materialise};
+use oncelog_tests::power_cut::promises::Said;
+use oncelog_tests::power_cut::run::{DATA, Trial, Wrong, cases};
 use oncelog_tests::power_cut::{Built, Cut, Left, Replay};
-use oncelog_tests::power_cut_check::{Checker, materialise};
-use oncelog_tests::power_cut_promises::Said;
-use oncelog_tests::power_cut_run::{DATA, Trial, Wrong, cases};
+use oncelog_tests::recorder::files::{Change, Node, Op, Recording, Tree, read_tree};
 use oncelog_tests::recorder::record;
-use oncelog_tests::recorder_files::{Change, Node, Op, Recording, Tree, read_tree};
 use oncelog_tests::rng::Rng;
 
 fn number(variable: &str, default: u64) -> u64 {

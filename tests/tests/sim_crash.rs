@@ -3,16 +3,16 @@
 //!
 //! Goal: no crash loses an acknowledged record, none appears twice, nothing is half applied; damage
 //! gives an error that says what is lost.
-//! Method: `oncelog_tests::world`. A failing seed prints the command that replays it.
+//! Method: `oncelog_tests::sim::world`. A failing seed prints the command that replays it.
 //!
 //! Not here: files, the ring, threads.
 
 use std::ops::Range;
 
-use oncelog_tests::coverage::Coverage;
-use oncelog_tests::runner::{replay_of, run, run_script, seeds, trace};
-use oncelog_tests::weather::{NAMES, Weather};
-use oncelog_tests::world::World;
+use oncelog_tests::sim::coverage::Coverage;
+use oncelog_tests::sim::runner::{replay_of, run, run_script, seeds, trace};
+use oncelog_tests::sim::weather::{NAMES, Weather};
+use oncelog_tests::sim::world::World;
 
 fn run_all(test: &str, all: Range<u64>, weather: Weather) -> Coverage {
     let mut coverage = Coverage::default();

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use oncelog::{Engine, Options};
 use oncelog_tests::rng::Rng;
-use oncelog_tests::storm_check::{Told, check};
+use oncelog_tests::storm::check::{Told, check};
 
 const KILLS: u32 = 48;
 /// And as many as it takes until everything was met, up to these.

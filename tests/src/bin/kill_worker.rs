@@ -15,7 +15,7 @@
 //!     bad <why>              something is wrong
 //! ```
 //!
-//! Not here: what is written (`storm`), and what must be there afterwards (`storm_check`).
+//! Not here: what is written (`storm`), and what must be there afterwards (`check`).
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -26,8 +26,8 @@ use oncelog::{
     AppendError, Batch, CommitError, DirectIo, Engine, From, IoMode, Log, Options, Processor,
     ReadError, Sequence,
 };
+use oncelog_tests::storm::check::{Told, check};
 use oncelog_tests::storm::{BATCHED, GROUPS, Output, SINGLES, State, block, payload};
-use oncelog_tests::storm_check::{Told, check};
 
 /// Single records of one writer that are under way at once.
 const IN_FLIGHT: usize = 40;

@@ -8,7 +8,7 @@
 //!
 //! It waits for a line on standard input, so that whoever traces it misses nothing.
 //!
-//! Not here: what the lines mean (`power_cut_promises`), and what is written (`power_cut_script`).
+//! Not here: what the lines mean (`promises`), and what is written (`script`).
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use oncelog::{
     Batch, Commit, Engine, IoMode, Log, Options, Processor, Restored, Sequence, SyncMethod,
 };
-use oncelog_tests::power_cut_script::{
+use oncelog_tests::power_cut::script::{
     ASIDE, BATCHES, FEW_RECORDS, OUT, PAIR, SEGMENT_SIZE, SHARDS, SHORT_LIVED, SOURCE,
     SOURCE_RECORDS, SUM, add, batch, batches, is_snapshot, numbers, payload,
 };

@@ -6,7 +6,7 @@
 //!
 //! Exit codes: 0 every seed passed, 1 a seed failed (its replay was printed), 2 wrong usage.
 //!
-//! Not here: what a seed does (`oncelog_tests::world`).
+//! Not here: what a seed does (`oncelog_tests::sim::world`).
 
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
@@ -17,9 +17,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lexopt::prelude::{Long, Short, ValueExt};
-use oncelog_tests::coverage::Coverage;
-use oncelog_tests::runner::{run, trace};
-use oncelog_tests::weather::{NAMES, Weather};
+use oncelog_tests::sim::coverage::Coverage;
+use oncelog_tests::sim::runner::{run, trace};
+use oncelog_tests::sim::weather::{NAMES, Weather};
 
 const HELP: &str = "\
 Runs a shard on a simulated disk, compared with a model: one seed is one life of crashes and faults.
@@ -166,26 +166,28 @@ fn gather(from: &Receiver<Option<Coverage>>, begin: Instant) -> (u64, u64, Cover
     (passed, failed, total)
 }
 
-fn report(total: &Coverage) {
+fn report(total: &Coverage) -> String {
+    let mut lines = Vec::new();
     let mut reasons = Vec::new();
     for group in total.groups() {
-        println!("\n{}", group.title);
+        lines.push(format!("\n{}", group.title));
         for (name, count, reason) in group.rows {
             match reason {
-                Some(reason) if count == 0 => reasons.push((name, reason)),
-                _ => println!("{count:>12} {name}"),
+                Some(reason) if count == 0 => {
+                    reasons.push(format!("cannot be met: {name}: {reason}"));
+                }
+                _ => lines.push(format!("{count:>12} {name}")),
             }
         }
     }
-    println!();
-    for (name, reason) in reasons {
-        println!("cannot be met: {name}: {reason}");
-    }
+    lines.push(String::new());
+    lines.append(&mut reasons);
     let never = total.never_met();
-    match never.len() {
-        0 => println!("met everything that can be met"),
-        _ => println!("never met: {}", never.join("; ")),
-    }
+    lines.push(match never.len() {
+        0 => "met everything that can be met".to_owned(),
+        _ => format!("never met: {}", never.join("; ")),
+    });
+    lines.join("\n")
 }
 
 fn main() -> ExitCode {
@@ -213,13 +215,14 @@ fn main() -> ExitCode {
     });
     let seconds = begin.elapsed().as_secs_f64();
     let crashes = total.counts.power_cuts + total.counts.kills;
-    println!(
+    let first = format!(
         "weather {}, seeds from {}: {passed} passed and {failed} failed in {seconds:.1} s, {:.0} a \
          second; {crashes} simulated crashes",
         arguments.name,
         arguments.seeds.start,
         passed as f64 / seconds
     );
-    report(&total);
+    // Whoever reads may have seen enough.
+    let _ = writeln!(std::io::stdout(), "{first}\n{}", report(&total));
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

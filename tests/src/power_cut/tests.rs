@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::power_cut_sectors::SECTOR;
+use crate::power_cut::sectors::SECTOR;
 
 const DIR: Node = 0;
 const FILE: Node = 1;

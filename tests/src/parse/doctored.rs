@@ -1,0 +1,166 @@
+//! A shard on segments that someone doctored: opened, read, written to, closed. It may refuse.
+//!
+//! Operations complete at once, in order. What a shard asks for that is not there is an error.
+//!
+//! Not here: crashes and faults (`disk`), and what the segments hold (`parsers`).
+
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind};
+
+use bytes::Bytes;
+use oncelog::io::{Completion, Found, Now, Op, OpKind, Side};
+use oncelog::reply::{Pending, Reply, pair};
+use oncelog::request::{At, LogInfo, NewRecord, ReadRequest, Request};
+use oncelog::shard::{Shard, ShardConfig};
+use oncelog::{SegmentId, ShardId, Stopped};
+
+use crate::parse::mangle::{ENGINE, SEGMENT_SIZE, SHARD};
+use crate::sim::asking::take;
+
+/// Operations that opening a few segments, or one request, can take.
+const OPS_MAX: u32 = 20_000;
+
+/// The files, and the shard on them.
+pub struct Doctored {
+    shard: Shard,
+    segments: BTreeMap<SegmentId, Vec<u8>>,
+    indexes: BTreeMap<SegmentId, Bytes>,
+    now: Now,
+}
+
+fn size(len: u64) -> usize {
+    usize::try_from(len).expect("64-bit platforms only")
+}
+
+impl Doctored {
+    /// Opens it and does everything with it that a client can, unless it refuses.
+    ///
+    /// # Panics
+    /// If an answer or the end never comes.
+    pub fn live(segments: BTreeMap<SegmentId, Vec<u8>>) -> bool {
+        let config = ShardConfig {
+            engine: ENGINE,
+            shard: ShardId::new(SHARD),
+            segment_size: SEGMENT_SIZE,
+            begun: true,
+            tail_cache_size: 0,
+            sync_method: None,
+        };
+        let found: Vec<_> =
+            segments.iter().map(|(id, file)| Found::Segment(*id, file.len() as u64)).collect();
+        let now = Now { wall_us: 1_800_000_000_000_000, mono_us: 1 };
+        let (shard, indexes) = (Shard::open(config, &found), BTreeMap::new());
+        let mut own = Self { shard, segments, indexes, now };
+        let opened = own.until(|own| own.shard.poll_opened());
+        if opened.is_err() {
+            return false;
+        }
+        own.look();
+        let _ = own.ask(|reply| Request::Close { reply });
+        own.until(|own| own.shard.is_finished().then_some(()));
+        true
+    }
+
+    /// Reads every log, appends to it, opens every processor. Errors are fine.
+    fn look(&mut self) {
+        let logs = self.ask(|reply| Request::ListLogs { prefix: String::new(), reply });
+        for info in logs.unwrap_or_default().into_iter().take(8) {
+            self.read(&info);
+            let log = info.id;
+            let record = NewRecord { txid: None, payload: Bytes::from_static(b"new") };
+            let _ = self.ask(|reply| Request::Append { log, record, reply });
+        }
+        let names = self.ask(|reply| Request::ListReaders { reply });
+        for name in names.unwrap_or_default().into_iter().take(8) {
+            let open =
+                |reply| Request::OpenReader { name, sources: Vec::new(), change: false, reply };
+            let _ = self.ask(open);
+        }
+    }
+
+    fn read(&mut self, info: &LogInfo) {
+        let (log, bytes_max, wait) = (info.id, 1 << 16, false);
+        for at in [At::Earliest, At::Latest, At::Sequence(info.first)] {
+            let _ =
+                self.ask(|reply| Request::Read(ReadRequest { log, at, bytes_max, wait, reply }));
+        }
+    }
+
+    fn ask<T, E: From<Stopped>>(
+        &mut self,
+        request: impl FnOnce(Reply<T, E>) -> Request,
+    ) -> Result<T, E> {
+        let (reply, mut pending): (_, Pending<T, E>) = pair();
+        self.until(|own| own.shard.wants_requests().then_some(()));
+        self.shard.handle_request(request(reply), self.now);
+        self.until(|_| take(&mut pending))
+    }
+
+    /// Runs operations until it is so.
+    fn until<T>(&mut self, mut is_so: impl FnMut(&mut Self) -> Option<T>) -> T {
+        for _ in 0..OPS_MAX {
+            while let Some(answer) = self.shard.poll_answer() {
+                answer.deliver();
+            }
+            if let Some(found) = is_so(self) {
+                return found;
+            }
+            match self.shard.poll_op(self.now) {
+                Some(op) => {
+                    let done = self.run(op);
+                    self.shard.handle_completion(done, self.now);
+                }
+                None => self.now.mono_us += 10_000,
+            }
+        }
+        panic!("the shard does not get there");
+    }
+
+    fn run(&mut self, Op { id, kind }: Op) -> Completion {
+        let mut done = Completion { id, result: Ok(0), buf: None, side: None };
+        let missing = || Err(Error::from(ErrorKind::NotFound).into());
+        match kind {
+            OpKind::Write { segment, offset, buf, .. } => {
+                let (begin, end) = (size(offset), size(offset) + buf.len());
+                let file = self.segments.entry(segment).or_default();
+                file.resize(file.len().max(end), 0);
+                file[begin..end].copy_from_slice(buf.as_slice());
+                done.result = Ok(u32::try_from(buf.len()).expect("an entry is small"));
+                done.buf = Some(buf);
+            }
+            OpKind::Read { segment, offset, mut buf } => {
+                match self.segments.get(&segment) {
+                    Some(file) => {
+                        let from = file.get(size(offset)..).unwrap_or_default();
+                        let count = from.len().min(buf.len());
+                        buf.as_mut_slice()[..count].copy_from_slice(&from[..count]);
+                        done.result = Ok(u32::try_from(count).expect("reads are small"));
+                    }
+                    None => done.result = missing(),
+                }
+                done.buf = Some(buf);
+            }
+            OpKind::ReadSide { segment, .. } => match self.indexes.get(&segment) {
+                Some(bytes) => done.side = Some(bytes.clone()),
+                None => done.result = missing(),
+            },
+            OpKind::WriteSide { segment, side: Side::Index, bytes } => {
+                self.indexes.insert(segment, bytes);
+            }
+            OpKind::UseSpare { segment, .. } => drop(self.segments.insert(segment, Vec::new())),
+            OpKind::Recycle { segment, .. } | OpKind::RemoveSegment { segment } => {
+                self.segments.remove(&segment);
+                self.indexes.remove(&segment);
+            }
+            OpKind::Shorten { segment, len } => {
+                self.segments.entry(segment).or_default().truncate(size(len));
+            }
+            OpKind::Sync { .. }
+            | OpKind::MakeSpare { .. }
+            | OpKind::RemoveSpare { .. }
+            | OpKind::Begin
+            | OpKind::WriteSide { side: Side::Tail, .. } => {}
+        }
+        done
+    }
+}

@@ -1,0 +1,31 @@
+//! A shard on a simulated disk, compared with a model.
+//!
+//! ```text
+//! seed -> world (clients, clock) -> shard -> disk (order, loss, faults, damage)
+//!              '-> model <-- answers compared --'
+//! ```
+//!
+//! Not here: files, threads and the ring.
+
+pub mod answers;
+pub mod asking;
+pub mod audit;
+pub mod clients;
+pub mod coverage;
+pub mod damage;
+pub mod disk;
+pub mod faults;
+pub mod file;
+pub mod model;
+pub mod names;
+pub mod ops;
+pub mod payload;
+pub mod process;
+pub mod reading;
+pub mod rot;
+pub mod runner;
+pub mod scenarios;
+pub mod superblock;
+pub mod weather;
+pub mod witness;
+pub mod world;
