@@ -351,7 +351,7 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
     let lock = Arc::new(DirLock::acquire(&dir)?);
     let host = Host::probe(&dir);
     let direct = check_host(&options, &host)?;
-    let meta = match MetaFile::open(&dir)? {
+    let mut meta = match MetaFile::open(&dir)? {
         Some(meta) => meta,
         None if options.create => MetaFile::create(&dir, &new_superblock(&options))?,
         None => {
@@ -361,6 +361,9 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
     };
     let superblock = meta.superblock().clone();
     check_made(&options, &superblock)?;
+    if let Err(error) = meta.level() {
+        tracing::warn!(dir = %dir.display(), %error, "only one copy of engine.meta is up to date");
+    }
     let files = Files::start(meta).map_err(|error| io_error("starting threads for", error))?;
     let mut shards = Vec::new();
     let started = start_shards(&options, &superblock, &host, direct, &lock, &files, &mut shards);

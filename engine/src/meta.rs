@@ -50,6 +50,8 @@ pub struct MetaFile {
     newest: u64,
     /// Whether the other one was not whole when it was opened.
     damaged: bool,
+    /// Whether the other one holds something else.
+    behind: bool,
 }
 
 impl MetaFile {
@@ -85,8 +87,9 @@ impl MetaFile {
             }
         };
         let other = if newest == 0 { second } else { first };
-        let damaged = Superblock::decode(other).is_err();
-        Ok(Some(Self { file, current, newest, damaged }))
+        let other = Superblock::decode(other);
+        let (damaged, behind) = (other.is_err(), other.as_ref() != Ok(&current));
+        Ok(Some(Self { file, current, newest, damaged, behind }))
     }
 
     /// Makes it. There must be none.
@@ -108,7 +111,7 @@ impl MetaFile {
             Ok(file)
         };
         let file = make().map_err(open_error("cannot make", &path))?;
-        Ok(Self { file, current: superblock.clone(), newest: 1, damaged: false })
+        Ok(Self { file, current: superblock.clone(), newest: 1, damaged: false, behind: false })
     }
 
     /// What it says.
@@ -121,6 +124,22 @@ impl MetaFile {
     pub(crate) fn damaged_copies(&self) -> impl Iterator<Item = u64> + use<> {
         let other = (1 - self.newest) * u64::from(BLOCK_SIZE);
         self.damaged.then_some(other).into_iter()
+    }
+
+    /// Writes the other copy again if it is damaged or older: a crash may have come between the two,
+    /// and then the newest stands only once.
+    ///
+    /// # Errors
+    /// It cannot be written. The newest copy is whole.
+    pub(crate) fn level(&mut self) -> io::Result<()> {
+        if !self.behind {
+            return Ok(());
+        }
+        let offset = (1 - self.newest) * u64::from(BLOCK_SIZE);
+        self.file.write_all_at(&self.current.encode(), offset)?;
+        sync(&self.file)?;
+        self.behind = false;
+        Ok(())
     }
 
     /// Writes both copies anew.
@@ -142,7 +161,7 @@ impl MetaFile {
             sync(&self.file)?;
         }
         self.current = superblock;
-        self.newest = 1;
+        (self.newest, self.damaged, self.behind) = (newest, false, false);
         Ok(())
     }
 
@@ -200,6 +219,29 @@ pub(crate) mod tests {
     fn damage(dir: &Path, copy: u64) {
         let file = OpenOptions::new().write(true).open(dir.join("engine.meta")).unwrap();
         file.write_all_at(&[0xFF; 64], copy * u64::from(BLOCK_SIZE)).unwrap();
+    }
+
+    /// A crash between the two writes of a change left the newest in one copy alone, and damage to
+    /// that copy later lost the change.
+    #[test]
+    fn opening_makes_both_copies_the_same_again() {
+        let dir = tempfile::tempdir().unwrap();
+        MetaFile::create(dir.path(), &superblock()).unwrap();
+        for (shard, copy) in [0, 1, 1, 0].into_iter().enumerate() {
+            let shard = ShardId(u16::try_from(shard).unwrap());
+            let path = dir.path().join("engine.meta");
+            let before = fs::read(&path).unwrap();
+            MetaFile::open(dir.path()).unwrap().unwrap().begin(shard).unwrap();
+            let mut torn = fs::read(&path).unwrap();
+            let block = BLOCK_SIZE as usize;
+            let old = if copy == 0 { 0..block } else { block..2 * block };
+            torn[old.clone()].copy_from_slice(&before[old]);
+            fs::write(&path, torn).unwrap();
+            MetaFile::open(dir.path()).unwrap().unwrap().level().unwrap();
+            damage(dir.path(), 1 - copy);
+            assert!(MetaFile::open(dir.path()).unwrap().unwrap().superblock().has_begun(shard));
+            MetaFile::open(dir.path()).unwrap().unwrap().level().unwrap();
+        }
     }
 
     #[test]
