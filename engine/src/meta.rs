@@ -126,8 +126,8 @@ impl MetaFile {
         self.damaged.then_some(other).into_iter()
     }
 
-    /// Writes the other copy again if it is damaged or older: a crash may have come between the two,
-    /// and then the newest stands only once.
+    /// Writes the other copy again if it is damaged or older: a crash may have come between the
+    /// two, and then the newest stands only once.
     ///
     /// # Errors
     /// It cannot be written. The newest copy is whole.

@@ -236,6 +236,27 @@ mod tests {
         found
     }
 
+    /// (F-6): an entry of another history, right by itself, does not continue this one.
+    #[test]
+    fn an_entry_that_continues_another_one_is_a_hole() {
+        let block = BLOCK_SIZE as usize;
+        let (place, mut bytes) = entries(3);
+        assert_eq!(found(place, &bytes, 0), [0, 1, 2]);
+        let mut scan = Scan::new(place, 1);
+        scan.feed(&bytes);
+        assert!(matches!(scan.next(true), Step::Hole), "the header has another digest");
+        // Entry 0 of the same place and number, but of another time.
+        let head = EntryHead { time_us: 9, ..Entry::parse(&bytes).unwrap().head };
+        let mut other = BytesMut::new();
+        let none: [RecordsIn<'_, StagedRecord>; 0] = [];
+        put_entry(&mut other, &head, (&[], 0), &none);
+        bytes[..block].copy_from_slice(&other);
+        let mut scan = Scan::new(place, 0);
+        scan.feed(&bytes);
+        assert!(matches!(scan.next(true), Step::Entry(..)));
+        assert!(matches!(scan.next(true), Step::Hole), "entry 1 continues the other entry 0");
+    }
+
     /// An entry that began where a piece of the file ended was passed over behind a hole.
     #[test]
     fn no_entry_behind_a_hole_is_missed_wherever_the_bytes_are_cut() {

@@ -47,7 +47,7 @@ impl Mutant {
 }
 
 const POWER_CUT: Check = Check::Test(&["-p", "oncelog-tests", "--test", "power_cut"]);
-const GOLDEN: Check = Check::Test(&["-p", "oncelog-tests", "--test", "golden"]);
+const SCAN: Check = Check::Test(&["-p", "oncelog", "--lib", "scan"]);
 
 /// All of them.
 pub const MUTANTS: &[Mutant] = &[
@@ -77,7 +77,7 @@ pub const MUTANTS: &[Mutant] = &[
         file: "engine/src/scan.rs",
         text: "entry.head.place == self.place && entry.head.previous_digest == digest;",
         bug: "entry.head.place == self.place && (digest == 0 || digest != 0);",
-        check: GOLDEN,
+        check: SCAN,
     },
     Mutant {
         name: "the journal is cut at the first bad checksum, whatever later entries prove",
@@ -99,7 +99,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a sync that does nothing",
         file: "engine/src/blocking.rs",
         text: "retry_on_intr(|| rustix::fs::fdatasync(file))?;\n    Ok(0)",
-        bug: "let _ = (file, retry_on_intr::<(), _>);\n    Ok(0)",
+        bug: "let _ = file;\n    Ok(0)",
         check: POWER_CUT,
     },
     Mutant {
