@@ -168,10 +168,12 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "opening does not sync what a killed process left",
-        file: "engine/src/recover.rs",
-        text: "Ok(Progress::Run(OpKind::Sync { segment }))\n    }\n\n    /// No file holds",
-        bug: "let State::Sync(candidate) = std::mem::replace(&mut self.state, State::Over) else {\n\
-              unreachable!()\n};\nOk(self.read(candidate))\n    }\n\n    /// No file holds",
+        file: "engine/src/open.rs",
+        text: "Progress::Run(kind) => self.queue",
+        bug: "Progress::Run(OpKind::Sync { .. }) => {\nlet id = crate::io::OpId(0);\n\
+              let (buf, side) = (None, None);\n\
+              self.recover(Some(Completion { id, result: Ok(0), buf, side }));\n}\n\
+              Progress::Run(kind) => self.queue",
         check: Check::Simulate("crashes", 1_000),
     },
     Mutant {
