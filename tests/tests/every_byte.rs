@@ -399,7 +399,9 @@ fn a_flipped_byte_of_the_superblock_changes_nothing() {
         let logs = engine.list_logs("").wait().unwrap();
         assert_eq!(logs.len(), truth.logs.len(), "a flip at {offset}");
         engine.close().wait().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), bad, "nothing was to be written");
+        // Opening writes a damaged copy again; padding is never looked at.
+        let expected = if offset % 4096 < 128 { &good } else { &bad };
+        assert!(fs::read(&path).unwrap() == *expected, "a flip at {offset} leaves something else");
         count += 1;
     }
     println!("{count} flips in engine.meta");
