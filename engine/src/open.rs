@@ -38,7 +38,8 @@ impl Shard {
         self.catalog = found.catalog;
         self.index = found.index;
         let mut spares = found.spares;
-        let surplus = spares.split_off(spares.len().min(SPARES_MAX));
+        // Those with the highest numbers stay, so that no number of a file that went comes back.
+        let surplus: Vec<_> = spares.drain(..spares.len().saturating_sub(SPARES_MAX)).collect();
         self.spares = Spares::new(spares, found.highest);
         for spare in found.bad_spares.into_iter().chain(surplus) {
             let purpose = Purpose::Background("removing a spare");

@@ -5,7 +5,8 @@
 //!                                                     read ahead past the page cache -> check
 //! ```
 //!
-//! Nothing is changed. The lock is held, so no engine runs meanwhile.
+//! No data is changed. The lock is held, so no engine runs meanwhile; beside the text in `LOCK`
+//! only a small file is written, and removed, to see whether the page cache can be bypassed.
 //!
 //! Not here: what is right (`check`, `survey`), and doing something about it (`repair`).
 

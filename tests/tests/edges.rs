@@ -8,7 +8,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Wake, Waker};
 
-use oncelog::{Batch, Commit, CommitError, Engine, From, Options, Sequence};
+use oncelog::io::{Found, Now, Op, OpKind, SpareId};
+use oncelog::shard::{Shard, ShardConfig};
+use oncelog::{Batch, Commit, CommitError, Engine, From, Options, Sequence, ShardId};
 
 fn options(dir: &Path) -> Options {
     Options::new(dir).shards(1).segment_size(1 << 20)
@@ -273,4 +275,26 @@ fn a_shard_that_was_closed_refuses_at_once_until_it_is_gone() {
         ask(Request::ListLogs { prefix: String::new(), reply });
         assert!(matches!(listed.wait(), Err(oncelog::LogError::Stopped(_))));
     }
+}
+
+/// The newest spare may stand for the number of a file that went; it was the first to be removed.
+#[test]
+fn of_too_many_spares_those_with_the_highest_numbers_stay() {
+    let config = ShardConfig {
+        engine: [7; 16],
+        shard: ShardId::new(0),
+        segment_size: 1 << 20,
+        begun: false,
+        tail_cache_size: 1 << 20,
+        sync_method: None,
+    };
+    let found = [9, 1, 4].map(|number| Found::Spare(SpareId(number), 1 << 20));
+    let mut shard = Shard::open(config, &found);
+    let mut removed = Vec::new();
+    while let Some(Op { kind, .. }) = shard.poll_op(Now::default()) {
+        if let OpKind::RemoveSpare { spare } = kind {
+            removed.push(spare);
+        }
+    }
+    assert_eq!(removed, [SpareId(1)]);
 }

@@ -67,7 +67,7 @@ fn settle(dir: &Path, engine: &Engine, segment: SegmentId) {
             return;
         }
         assert!(begin.elapsed() < PATIENCE, "no segment comes after {segment}");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::yield_now();
     }
 }
 
@@ -120,9 +120,7 @@ fn goes_on(log: &Log, why: &str) {
         let next = log.describe().wait().unwrap().next.get();
         match log.append(block(next, 12_000)).wait() {
             Ok(_) => return,
-            Err(AppendError::NoSpace(_)) if begin.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            Err(AppendError::NoSpace(_)) if begin.elapsed() < PATIENCE => {}
             Err(error) => panic!("{why}, but appends are refused: {error}"),
         }
     }
