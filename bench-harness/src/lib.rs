@@ -1,0 +1,21 @@
+//! Measures oncelog beside the device it writes to, and beside other stores.
+//!
+//! ```text
+//! bench-harness (orchestrates)
+//!   for each round: yardstick -> one process for each measurement -> yardstick
+//!                                `-> `bench-harness measure` or `bench-peers measure`
+//!                                     Spec (JSON) in, Measurement (JSON) out
+//!   -> run.json -> report (HTML, markdown), diff
+//! ```
+//!
+//! Invariants:
+//! - A measurement is a process of its own: its memory and processor time are those of the work.
+//! - Histograms are kept in full, so rounds and runs can be merged; a figure is never an average of
+//!   quantiles.
+//! - A ratio is taken to a yardstick of the same round.
+//!
+//! Not here: tests of correctness. They are not timed, and nothing here is a test.
+
+pub mod spec;
+pub mod outcome;
+pub mod meter;
