@@ -20,8 +20,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::error::{LogError, OpenError, ProcessorError, Stopped};
 use crate::files::{Files, ShardDir};
 use crate::format::header::Superblock;
+use crate::helm::Access;
 use crate::host::{DirLock, Host, make_dir};
-use crate::inbox::{Inbox, inbox};
+use crate::inbox::inbox;
 use crate::io::IoError;
 use crate::limits::BLOCK_SIZE;
 use crate::log::Log;
@@ -38,7 +39,7 @@ use crate::sync::SyncMethod;
 use crate::thread::{LoopStats, RunnerInfo, Setup, Spawned, spawn};
 
 struct ShardHandle {
-    inbox: Inbox<Request>,
+    access: Access,
     thread: Mutex<Option<JoinHandle<()>>>,
     runner: RunnerInfo,
     stats: Arc<LoopStats>,
@@ -54,8 +55,8 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn inbox(&self, shard: ShardId) -> &Inbox<Request> {
-        &self.shards[usize::from(shard.get())].inbox
+    pub(crate) fn access(&self, shard: ShardId) -> &Access {
+        &self.shards[usize::from(shard.get())].access
     }
 
     pub(crate) fn shard_of(&self, group: &str) -> ShardId {
@@ -72,7 +73,7 @@ impl Inner {
         let mut pending = Vec::new();
         for shard in self.shard_ids() {
             let (reply, answer) = reply::pair();
-            pending.push(Response::send(self.inbox(shard), Request::Close { reply }, answer));
+            pending.push(Response::send(self.access(shard), Request::Close { reply }, answer));
         }
         let mut result = Ok(());
         for answer in pending {
@@ -107,7 +108,7 @@ impl Drop for Inner {
             let thread = shard.thread.lock().unwrap_or_else(PoisonError::into_inner);
             thread.as_ref().is_some_and(|thread| thread.thread().id() == here)
         };
-        if self.shards.iter().all(|shard| shard.inbox.is_closed()) {
+        if self.shards.iter().all(|shard| shard.access.inbox.is_closed()) {
             self.join();
             return;
         }
@@ -115,7 +116,7 @@ impl Drop for Inner {
             // The last handle died in a waker that a shard ran: waiting here would be for ever.
             for shard in self.shard_ids() {
                 let (reply, answer) = reply::pair();
-                drop(Response::send(self.inbox(shard), Request::Close { reply }, answer));
+                drop(Response::send(self.access(shard), Request::Close { reply }, answer));
             }
             return;
         }
@@ -191,7 +192,7 @@ impl Engine {
             for shard in self.0.shard_ids() {
                 let (reply, pending) = reply::pair();
                 let request = Request::ListLogs { prefix: prefix.clone(), reply };
-                answers.push(Response::send(self.0.inbox(shard), request, pending));
+                answers.push(Response::send(self.0.access(shard), request, pending));
             }
             let mut logs = Vec::new();
             for answer in answers {
@@ -211,7 +212,7 @@ impl Engine {
             let shard = self.0.shard_of(group_of(&name));
             let (reply, pending) = reply::pair();
             let request = Request::DropLog { name, reply };
-            Response::send(self.0.inbox(shard), request, pending).await
+            Response::send(self.0.access(shard), request, pending).await
         })
     }
 
@@ -227,7 +228,7 @@ impl Engine {
             for shard in self.0.shard_ids() {
                 let (reply, pending) = reply::pair();
                 let request = Request::ListReaders { reply };
-                names.append(&mut Response::send(self.0.inbox(shard), request, pending).await?);
+                names.append(&mut Response::send(self.0.access(shard), request, pending).await?);
             }
             names.sort_unstable();
             Ok(names)
@@ -242,7 +243,7 @@ impl Engine {
             let shard = self.0.shard_of(group_of(&name));
             let (reply, pending) = reply::pair();
             let request = Request::DropReader { name, reply };
-            Response::send(self.0.inbox(shard), request, pending).await
+            Response::send(self.0.access(shard), request, pending).await
         })
     }
 
@@ -253,7 +254,7 @@ impl Engine {
             for (id, shard) in self.0.shard_ids().zip(&self.0.shards) {
                 let (reply, pending) = reply::pair();
                 let request = Request::Stats { reply };
-                let stats = Response::send(&shard.inbox, request, pending).await?;
+                let stats = Response::send(&shard.access, request, pending).await?;
                 shards.push(ShardInfo {
                     shard: id,
                     runner: shard.runner.clone(),
@@ -261,6 +262,7 @@ impl Engine {
                     wakeups: shard.stats.bells.get(),
                     parks: shard.stats.parks.get(),
                     ring_enters: shard.stats.enters.get(),
+                    client_turns: shard.access.helm.turns(),
                     registered_arenas: shard.stats.arenas.get(),
                 });
             }
@@ -332,6 +334,8 @@ pub struct ShardInfo {
     pub parks: u64,
     /// Calls of `io_uring_enter`.
     pub ring_enters: u64,
+    /// How often a client that waited carried out requests by itself, without its thread.
+    pub client_turns: u64,
     /// Write buffers of 1 MiB registered with the ring.
     pub registered_arenas: u64,
 }
@@ -422,9 +426,10 @@ fn start_shards(
         };
         let spawned =
             spawn(shard, setup).map_err(|error| io_error("starting a shard of", error))?;
-        let Spawned { thread, info, stats, opened } = spawned;
+        let Spawned { thread, helm, info, stats, opened } = spawned;
+        let access = Access { inbox, helm };
         let thread = Mutex::new(Some(thread));
-        shards.push(ShardHandle { inbox, thread, runner: info, stats });
+        shards.push(ShardHandle { access, thread, runner: info, stats });
         opening.push(opened);
     }
     Ok(opening)

@@ -222,6 +222,8 @@ impl Returns {
 pub enum Wake {
     /// Only completions: a request could not be carried out now anyway.
     Completions,
+    /// Completions, and requests of clients that insist ([`Bell::nudge`]).
+    Nudges,
     /// Completions and requests.
     Anything,
 }
@@ -229,7 +231,8 @@ pub enum Wake {
 // Levels of `Gate::parked`: a message rings the bell if `parked` is at least its own level.
 const AWAKE: u8 = 0;
 const COMPLETIONS: u8 = 1;
-const ANYTHING: u8 = 2;
+const NUDGES: u8 = 2;
+const ANYTHING: u8 = 3;
 
 /// Who sleeps behind an inbox, and the bell that wakes it.
 ///
@@ -269,6 +272,17 @@ impl Bell {
     /// Rings it, whether anyone sleeps or not.
     pub fn ring(&self) {
         self.0.bell.ring();
+    }
+
+    /// Rings it if the thread sleeps and would take a request: for a client whose request may have
+    /// come without a ring, and who needs it done.
+    pub fn nudge(&self) {
+        self.0.announce(NUDGES);
+    }
+
+    /// Says that the thread is awake.
+    pub fn unpark(&self) {
+        self.0.parked.store(AWAKE, Relaxed);
     }
 
     /// Takes a ring that `poll` has announced, so that it is not heard again.
@@ -355,20 +369,16 @@ impl<R> Outlet<R> {
     pub fn park(&mut self, wake: Wake) -> bool {
         let level = match wake {
             Wake::Completions => COMPLETIONS,
+            Wake::Nudges => NUDGES,
             Wake::Anything => ANYTHING,
         };
         self.shared.returns.gate.parked.store(level, Relaxed);
         fence(SeqCst);
-        let work = self.has_completion() || (wake == Wake::Anything && self.has_request());
+        let work = self.has_completion() || (wake != Wake::Completions && self.has_request());
         if work {
-            self.unpark();
+            self.bell().unpark();
         }
         !work
-    }
-
-    /// Says that the thread is awake.
-    pub fn unpark(&self) {
-        self.shared.returns.gate.parked.store(AWAKE, Relaxed);
     }
 
     /// The bell that the thread must listen to while it is parked.

@@ -96,6 +96,7 @@ pub mod files;
 pub mod uring;
 #[doc(hidden)]
 pub mod blocking;
+mod helm;
 #[doc(hidden)]
 pub mod thread;
 mod verify;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::engine::Inner;
 use crate::error::{AppendError, LogError, ReadError};
-use crate::inbox::Inbox;
+use crate::helm::Access;
 use crate::name::group_of;
 use crate::position::{Dlsn, LogId, Sequence, ShardId};
 use crate::reader::{Reader, Record};
@@ -77,8 +77,8 @@ impl Log {
         Self { inner, shard, id: info.id, name: info.name.as_str().into() }
     }
 
-    pub(crate) fn inbox(&self) -> &Inbox<Request> {
-        self.inner.inbox(self.shard)
+    pub(crate) fn access(&self) -> &Access {
+        self.inner.access(self.shard)
     }
 
     /// Its name.
@@ -109,7 +109,7 @@ impl Log {
     pub fn append(&self, record: impl Into<NewRecord>) -> Response<Appended, AppendError> {
         let (reply, pending) = reply::pair();
         let request = Request::Append { log: self.id, record: record.into(), reply };
-        Response::send(self.inbox(), request, pending)
+        Response::send(self.access(), request, pending)
     }
 
     /// As [`append`](Self::append), but an error at once if the shard's inbox is full.
@@ -122,9 +122,9 @@ impl Log {
     ) -> Result<Response<Appended, AppendError>, AppendError> {
         let (reply, pending) = reply::pair();
         let request = Request::Append { log: self.id, record: record.into(), reply };
-        match self.inbox().try_push(request.size(), request) {
-            Ok(()) => Ok(Response::send_all(self.inbox(), [], pending)),
-            Err(_) => Err(AppendError::Busy { waiting: self.inbox().bytes() }),
+        match self.access().inbox.try_push(request.size(), request) {
+            Ok(()) => Ok(Response::send_all(self.access(), [], pending)),
+            Err(_) => Err(AppendError::Busy { waiting: self.access().inbox.bytes() }),
         }
     }
 
@@ -136,7 +136,7 @@ impl Log {
     ) -> AppendBatch {
         let records = records.into_iter().map(Into::into).collect();
         let parts = vec![Part { log: self.id, records }];
-        AppendBatch(send_batch(self.inbox(), parts))
+        AppendBatch(send_batch(self.access(), parts))
     }
 
     /// Reads from a position on. Nothing is read before the first call of
@@ -149,7 +149,7 @@ impl Log {
     /// What the log is now: first and next sequence, last transaction id.
     pub fn describe(&self) -> Response<LogInfo, LogError> {
         let (reply, pending) = reply::pair();
-        Response::send(self.inbox(), Request::DescribeLog { log: self.id, reply }, pending)
+        Response::send(self.access(), Request::DescribeLog { log: self.id, reply }, pending)
     }
 
     /// Drops the records before `before`: none of them is ever read again, and their space is used
@@ -159,7 +159,7 @@ impl Log {
     pub fn truncate(&self, before: Sequence) -> Response<(), LogError> {
         let (reply, pending) = reply::pair();
         let request = Request::Truncate { log: self.id, before, reply };
-        Response::send(self.inbox(), request, pending)
+        Response::send(self.access(), request, pending)
     }
 
     /// Reads the record at `sequence`, if it is there.
@@ -183,11 +183,11 @@ impl std::fmt::Debug for Log {
 }
 
 pub(crate) fn send_batch(
-    inbox: &Inbox<Request>,
+    access: &Access,
     parts: Vec<Part>,
 ) -> Response<Vec<Appended>, AppendError> {
     let (reply, pending) = reply::pair();
-    Response::send(inbox, Request::AppendBatch { parts, reply }, pending)
+    Response::send(access, Request::AppendBatch { parts, reply }, pending)
 }
 
 /// The answer to [`Log::append_batch`].
@@ -265,7 +265,7 @@ impl Batch {
         match (self.refused, self.first) {
             (Some(error), _) => Response::ready(Err(error)),
             (None, None) => Response::ready(Ok(Vec::new())),
-            (None, Some(first)) => send_batch(first.inbox(), self.parts),
+            (None, Some(first)) => send_batch(first.access(), self.parts),
         }
     }
 }

@@ -84,7 +84,7 @@ impl ProcessorOptions {
             let shard = inner.shard_of(group_of(&name));
             let (reply, pending) = reply::pair();
             let request = Request::OpenReader { name: name.clone(), sources, change, reply };
-            let restored = Response::send(inner.inbox(shard), request, pending).await?;
+            let restored = Response::send(inner.access(shard), request, pending).await?;
             let mut opened = Vec::new();
             for position in &restored.positions {
                 let info = describe(&inner, shard, position.log).await?;
@@ -113,7 +113,7 @@ impl ProcessorOptions {
 async fn describe(inner: &Inner, shard: ShardId, log: LogId) -> Result<LogInfo, ProcessorError> {
     let (reply, pending) = reply::pair();
     let request = Request::DescribeLog { log, reply };
-    let info = Response::send(inner.inbox(shard), request, pending).await;
+    let info = Response::send(inner.access(shard), request, pending).await;
     info.map_err(|error| match error {
         crate::error::LogError::Stopped(stopped) => stopped.into(),
         // A source cannot be dropped while the processor is there; so it was dropped with it.
@@ -332,7 +332,7 @@ impl Processor {
         };
         let commit = Request::Commit(Box::new(commit));
         let requests = parts_of_state.into_iter().chain(std::iter::once(commit));
-        Response::send_all(self.inner.inbox(self.shard), requests, pending)
+        Response::send_all(self.inner.access(self.shard), requests, pending)
     }
 
     /// Cuts the parts off that a snapshot has beyond one; the last one stays.
@@ -375,7 +375,7 @@ pub(crate) fn open_log(
         let shard = inner.shard_of(group_of(&name));
         let (reply, pending) = reply::pair();
         let request = Request::OpenLog { name, mode, reply };
-        let info = Response::send(inner.inbox(shard), request, pending).await?;
+        let info = Response::send(inner.access(shard), request, pending).await?;
         Ok(Log::new(inner, shard, &info))
     })
 }

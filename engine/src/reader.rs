@@ -150,7 +150,7 @@ impl Fetch {
             let (reply, pending) = reply::pair();
             let log = self.log.id();
             let read = ReadRequest { log, at: self.at, bytes_max: self.bytes_max, wait, reply };
-            (wait, Response::send(self.log.inbox(), Request::Read(read), pending))
+            (wait, Response::send(self.log.access(), Request::Read(read), pending))
         });
         let answer = ready!(Pin::new(response).poll(cx));
         self.pending = None;

@@ -9,6 +9,7 @@
 //!
 //! Not here: executors. Any of them will do, or none.
 
+use std::cell::Cell as Flag;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::PoisonError;
@@ -143,13 +144,26 @@ thread_local! {
     static WAKER: Waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
 }
 
+// Always std's: no model asks for it.
+std::thread_local! {
+    static BLOCKS: Flag<bool> = const { Flag::new(false) };
+}
+
+/// Whether this thread is in [`block_on`], and so blocks until what it polls is ready.
+pub(crate) fn blocks() -> bool {
+    BLOCKS.with(Flag::get)
+}
+
 /// Runs a future on this thread, which sleeps while there is nothing to do.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = WAKER.with(Waker::clone);
     let mut context = Context::from_waker(&waker);
     loop {
-        match future.as_mut().poll(&mut context) {
+        let outer = BLOCKS.with(|blocks| blocks.replace(true));
+        let polled = future.as_mut().poll(&mut context);
+        BLOCKS.with(|blocks| blocks.set(outer));
+        match polled {
             Poll::Ready(output) => return output,
             Poll::Pending => thread::park(),
         }

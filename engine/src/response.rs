@@ -12,11 +12,12 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use crate::error::Stopped;
-use crate::inbox::{Inbox, Push};
-use crate::reply::{Pending, block_on};
+use crate::helm::Access;
+use crate::inbox::Push;
+use crate::reply::{self, Pending, block_on};
 use crate::request::Request;
 
 /// The answer to one request.
@@ -28,35 +29,44 @@ use crate::request::Request;
 pub struct Response<T, E: From<Stopped>> {
     /// Requests that found no room, in order.
     queue: VecDeque<Request>,
-    push: Option<(Inbox<Request>, Option<Push<Request>>)>,
+    push: Option<Push<Request>>,
+    /// Nothing to reach where the answer is known without asking.
+    access: Option<Access>,
     pending: Pending<T, E>,
 }
 
 impl<T, E: From<Stopped>> Response<T, E> {
-    pub(crate) fn send(inbox: &Inbox<Request>, request: Request, pending: Pending<T, E>) -> Self {
-        Self::send_all(inbox, std::iter::once(request), pending)
+    pub(crate) fn send(access: &Access, request: Request, pending: Pending<T, E>) -> Self {
+        Self::send_all(access, std::iter::once(request), pending)
     }
 
     /// Sends requests in order; `pending` is the answer of the last one.
     pub(crate) fn send_all(
-        inbox: &Inbox<Request>,
+        access: &Access,
         requests: impl IntoIterator<Item = Request>,
         pending: Pending<T, E>,
     ) -> Self {
-        let mut requests = requests.into_iter();
+        let (inbox, mut requests) = (&access.inbox, requests.into_iter());
+        let access = Some(access.clone());
         while let Some(request) = requests.next() {
             if let Err(request) = inbox.try_push(request.size(), request) {
-                let push = Some((inbox.clone(), Some(inbox.push(request.size(), request))));
-                return Self { queue: requests.collect(), push, pending };
+                let push = Some(inbox.push(request.size(), request));
+                return Self { queue: requests.collect(), push, access, pending };
             }
         }
-        Self { queue: VecDeque::new(), push: None, pending }
+        Self { queue: VecDeque::new(), push: None, access, pending }
     }
 
     /// An answer that is known without asking.
     pub(crate) fn ready(answer: Result<T, E>) -> Self {
         let pending = crate::reply::ready(answer);
-        Self { queue: VecDeque::new(), push: None, pending }
+        Self { queue: VecDeque::new(), push: None, access: None, pending }
+    }
+
+    fn nudge(&self) {
+        if let Some(access) = &self.access {
+            access.helm.nudge();
+        }
     }
 
     /// Blocks this thread until the answer is there.
@@ -73,14 +83,26 @@ impl<T, E: From<Stopped>> Future for Response<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        while let Some((inbox, push)) = &mut this.push {
-            if let Some(push) = push {
-                ready!(Pin::new(push).poll(cx));
+        while let Some(push) = &mut this.push {
+            if Pin::new(push).poll(cx).is_pending() {
+                this.nudge();
+                return Poll::Pending;
             }
-            match this.queue.pop_front() {
-                Some(request) => *push = Some(inbox.push(request.size(), request)),
-                None => this.push = None,
-            }
+            let next = this.queue.pop_front();
+            this.push = next
+                .zip(this.access.as_ref())
+                .map(|(request, access)| access.inbox.push(request.size(), request));
+        }
+        let answer = Pin::new(&mut this.pending).poll(cx);
+        if answer.is_ready() {
+            return answer;
+        }
+        if !reply::blocks() {
+            this.nudge();
+            return Poll::Pending;
+        }
+        if let Some(access) = &this.access {
+            access.helm.lead();
         }
         Pin::new(&mut this.pending).poll(cx)
     }

@@ -22,16 +22,17 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Once};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::blocking::Plain;
 use crate::error::OpenError;
 use crate::files::{Files, ShardDir};
+use crate::helm::{Core, Helm, WATCH};
 use crate::host::DirLock;
-use crate::inbox::{Bell, Inbox, Outlet, Returns, Wake};
-use crate::io::{Completion, Now, Op, OpKind};
+use crate::inbox::{Bell, Inbox, Outlet, Wake};
+use crate::io::{Completion, Op};
 use crate::position::SegmentId;
 use crate::request::Request;
 use crate::shard::Shard;
@@ -39,9 +40,6 @@ use crate::uring::{Uring, UringCounts};
 
 /// How long a thread looks for work before it sleeps, where nothing else is said.
 pub const SPIN_DEFAULT: Duration = Duration::from_micros(40);
-
-/// Requests taken before the operations that follow from them are started.
-const REQUESTS_PER_TURN_MAX: u32 = 1024;
 
 /// Which runner to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +94,8 @@ pub struct RunnerInfo {
 pub struct Spawned {
     /// Ends when the shard is finished, or has panicked.
     pub thread: JoinHandle<()>,
+    /// Where a client may take the thread's place for a moment.
+    pub(crate) helm: Arc<Helm>,
     /// What its runner is.
     pub info: RunnerInfo,
     /// What it has done.
@@ -158,11 +158,14 @@ pub fn spawn(shard: Shard, setup: Setup) -> io::Result<Spawned> {
     let (tell_opened, opened) = channel();
     let name = format!("oncelog-{:03}", dir.shard().get());
     let returns = inbox.returns().clone();
+    let bell = outlet.bell();
+    let held = Core::new(shard, outlet, files, Arc::clone(&dir), returns);
+    let helm = Arc::new(Helm::new(held));
     let run = {
-        let stats = Arc::clone(&stats);
+        let (stats, end) = (Arc::clone(&stats), End(Arc::clone(&helm)));
         move || {
             let core = core.filter(|core| pin(*core));
-            let (runner, refused) = match Runner::new(io_mode, &dir, outlet.bell(), &lock) {
+            let (runner, refused) = match Runner::new(io_mode, &dir, bell.clone(), &lock) {
                 Ok(made) => made,
                 Err(error) => {
                     let _ = report.send(Err(error));
@@ -172,14 +175,10 @@ pub fn spawn(shard: Shard, setup: Setup) -> io::Result<Spawned> {
             let _ = report.send(Ok(runner.info(refused, core)));
             let mut turning = Loop {
                 runner,
-                shard,
-                outlet,
-                files,
-                dir,
-                returns,
+                end,
+                inbox,
+                bell,
                 done: Vec::new(),
-                file_ops: 0,
-                begin: Instant::now(),
                 spin,
                 stats,
                 tell_opened,
@@ -193,7 +192,7 @@ pub fn spawn(shard: Shard, setup: Setup) -> io::Result<Spawned> {
     let thread = thread::Builder::new().name(name).spawn(run)?;
     let ended = |_| io::Error::other("the shard's thread panicked while it began");
     let info = reported.recv().map_err(ended)??;
-    Ok(Spawned { thread, info, stats, opened })
+    Ok(Spawned { thread, helm, info, stats, opened })
 }
 
 fn pin(core: usize) -> bool {
@@ -307,16 +306,11 @@ impl Runner {
 /// the shard answers who waits, the inbox closes, and the file operations end.
 struct Loop {
     runner: Runner,
-    shard: Shard,
-    outlet: Outlet<Request>,
-    files: Files,
-    dir: Arc<ShardDir>,
-    returns: Returns,
+    end: End,
+    inbox: Inbox<Request>,
+    bell: Bell,
     /// Completions of the runner, not yet handled.
     done: Vec<Completion>,
-    /// Operations that the files thread has.
-    file_ops: usize,
-    begin: Instant,
     spin: Duration,
     stats: Arc<LoopStats>,
     tell_opened: Sender<Result<(), OpenError>>,
@@ -324,135 +318,117 @@ struct Loop {
     _lock: Arc<DirLock>,
 }
 
+/// Takes the shard from the helm when the thread ends.
+struct End(Arc<Helm>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        drop(self.0.end());
+    }
+}
+
 impl Loop {
     fn run(&mut self) -> io::Result<()> {
+        let helm = Arc::clone(&self.end.0);
         loop {
+            let mut held = helm.hold();
+            let core = held.as_mut().expect("only this thread takes the shard away, at its end");
             self.stats.turns.add_one();
-            let now = self.now();
-            let took = self.take_in(now);
-            self.start_ops(now);
-            self.answer()?;
+            let now = core.now();
+            let took = core.take_in(&mut self.done, now);
+            while let Some(segment) = core.poll_forgotten() {
+                self.runner.forget(segment);
+            }
+            while let Some(op) = core.poll_op(now) {
+                self.runner.submit(op);
+            }
+            core.thread_ops = self.runner.in_flight();
+            self.answer(core)?;
             self.count();
-            if self.has_failed_to_open() || self.shard.is_finished() {
+            if self.has_failed_to_open(core) || core.shard.is_finished() {
                 return Ok(());
             }
-            if took && self.look_around() {
+            let led = core.is_led(&helm);
+            if took && !led && !core.is_busy() && core.shard.wants_requests() {
+                drop(held);
+                self.look_around();
+                // A client may have led meanwhile: nothing that was known is.
                 continue;
             }
-            self.sleep()?;
+            let Some(timeout) = self.prepare_to_sleep(core, led)? else { continue };
+            drop(held);
+            self.stats.parks.add_one();
+            let waited = self.runner.wait(timeout, &mut self.done);
+            self.bell.unpark();
+            waited?;
         }
     }
 
-    fn has_failed_to_open(&mut self) -> bool {
-        let Some(opened) = self.shard.poll_opened() else { return false };
+    fn has_failed_to_open(&mut self, core: &mut Core) -> bool {
+        let Some(opened) = core.shard.poll_opened() else { return false };
         let failed = opened.is_err();
         // Nobody listens any more: then nobody wants to know.
         let _ = self.tell_opened.send(opened);
         failed
     }
 
-    /// Gives the shard what came. Returns whether anything did.
-    fn take_in(&mut self, now: Now) -> bool {
-        let mut took = !self.done.is_empty();
-        for done in self.done.drain(..) {
-            self.shard.handle_completion(done, now);
-        }
-        while let Some(done) = self.outlet.take_completion() {
-            took = true;
-            self.file_ops = self.file_ops.checked_sub(1).expect("one completion for each");
-            self.shard.handle_completion(done, now);
-        }
-        for _ in 0..REQUESTS_PER_TURN_MAX {
-            if !self.shard.wants_requests() {
-                break;
-            }
-            let Some(request) = self.outlet.take_request() else { break };
-            took = true;
-            self.shard.handle_request(request, now);
-        }
-        self.outlet.wake_waiting();
-        took
-    }
-
-    fn start_ops(&mut self, now: Now) {
-        while let Some(op) = self.shard.poll_op(now) {
-            match op.kind {
-                OpKind::Write { .. } | OpKind::Sync { .. } | OpKind::Read { .. } => {
-                    self.runner.submit(op);
-                    continue;
-                }
-                OpKind::Recycle { segment, .. }
-                | OpKind::RemoveSegment { segment }
-                | OpKind::Shorten { segment, .. } => self.runner.forget(segment),
-                OpKind::MakeSpare { .. }
-                | OpKind::UseSpare { .. }
-                | OpKind::RemoveSpare { .. }
-                | OpKind::Begin
-                | OpKind::WriteSide { .. }
-                | OpKind::ReadSide { .. } => {}
-            }
-            self.file_ops += 1;
-            self.files.run(&self.dir, &self.returns, op);
-        }
-    }
-
-    fn answer(&mut self) -> io::Result<()> {
-        let Some(first) = self.shard.poll_answer() else { return Ok(()) };
+    fn answer(&mut self, core: &mut Core) -> io::Result<()> {
+        let Some(first) = core.shard.poll_answer() else { return Ok(()) };
         // Waking clients takes long: the device works meanwhile.
         self.runner.flush()?;
         first.deliver();
-        while let Some(answer) = self.shard.poll_answer() {
+        while let Some(answer) = core.shard.poll_answer() {
             answer.deliver();
         }
         Ok(())
     }
 
-    /// Looks for new work for a while, if nothing is under way. Returns whether there is some.
-    fn look_around(&mut self) -> bool {
-        if self.spin.is_zero() || self.is_busy() || !self.shard.wants_requests() {
-            return false;
+    /// Looks for new work for a while; nothing is under way.
+    fn look_around(&self) {
+        if self.spin.is_zero() {
+            return;
         }
         let begin = Instant::now();
         while begin.elapsed() < self.spin {
             // The clock is read once for many looks: a look costs less.
             for _ in 0..16 {
-                if self.outlet.has_request() {
-                    return true;
+                if self.inbox.bytes() > 0 {
+                    return;
                 }
                 hint::spin_loop();
             }
         }
-        false
     }
 
-    fn sleep(&mut self) -> io::Result<()> {
+    /// How long to sleep, at most (`Some(None)`: for ever); or not at all.
+    fn prepare_to_sleep(
+        &mut self,
+        core: &mut Core,
+        led: bool,
+    ) -> io::Result<Option<Option<Duration>>> {
         self.runner.reap(&mut self.done);
         if !self.done.is_empty() {
-            return self.runner.flush();
+            self.runner.flush()?;
+            return Ok(None);
         }
         // A full shard that nothing will free again would sleep for ever: so only while busy.
-        let can_issue = self.shard.can_issue() || !self.is_busy();
-        let wants = self.shard.wants_requests() && can_issue;
-        if !self.outlet.park(if wants { Wake::Anything } else { Wake::Completions }) {
-            return self.runner.flush();
+        let can_issue = core.shard.can_issue() || !core.is_busy();
+        let wake = match core.shard.wants_requests() && can_issue {
+            true if led && core.thread_ops == 0 => Wake::Nudges,
+            true => Wake::Anything,
+            false => Wake::Completions,
+        };
+        if !core.outlet.park(wake) {
+            self.runner.flush()?;
+            return Ok(None);
         }
-        let timeout = self
-            .shard
-            .poll_timeout()
-            .map(|at| Duration::from_micros(at.saturating_sub(micros(self.begin.elapsed()))));
-        self.stats.parks.add_one();
-        let waited = self.runner.wait(timeout, &mut self.done);
-        self.outlet.unpark();
-        waited
-    }
-
-    fn is_busy(&self) -> bool {
-        self.runner.in_flight() > 0 || self.file_ops > 0
-    }
-
-    fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { wall_us: micros(wall), mono_us: micros(self.begin.elapsed()) }
+        let due = core.shard.poll_timeout();
+        let timeout = due.map(|at| Duration::from_micros(at.saturating_sub(core.mono_us())));
+        let watch = (wake == Wake::Nudges).then_some(WATCH);
+        Ok(Some(match (timeout, watch) {
+            (Some(timeout), Some(watch)) => Some(timeout.min(watch)),
+            (timeout, watch) => timeout.or(watch),
+        }))
     }
 
     fn count(&self) {
@@ -463,8 +439,4 @@ impl Loop {
         self.stats.arenas.set(arenas);
         self.stats.arenas_refused.set(arenas_refused);
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -117,6 +117,29 @@ fn a_reader_at_the_tail_is_woken_by_a_lone_record() {
 }
 
 #[test]
+fn a_client_that_waits_alone_writes_by_itself_and_one_that_does_not_wait_is_served() {
+    for_each_way(|open, _| {
+        let engine = open();
+        let log = engine.create_log("log").wait().unwrap();
+        let turns = |engine: &Engine| {
+            engine.info().wait().unwrap().shards.iter().map(|shard| shard.client_turns).sum::<u64>()
+        };
+        let before = turns(&engine);
+        let mut reader = log.reader(From::Earliest);
+        for n in 0..200_u64 {
+            assert_eq!(log.append("waited for").wait().unwrap().first.get(), 2 * n);
+            // While clients lead, this one does not ring; it comes through all the same.
+            drop(log.append("not waited for"));
+            let mut seen = 0;
+            while seen < 2 {
+                seen += reader.next().wait().unwrap().count();
+            }
+        }
+        assert!(turns(&engine) > before, "nobody but the shard's thread wrote");
+    });
+}
+
+#[test]
 fn an_ack_means_that_a_reader_sees_the_record() {
     let dir = tempfile::tempdir().unwrap();
     let engine = options(dir.path()).open().unwrap();

@@ -21,8 +21,8 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
 /// Files of the engine that talk to the operating system. All others only decide.
 const SHELL: &[&str] = &[
-    "blocking", "engine", "files", "host", "inbox", "kept", "meta", "repair", "reply", "thread",
-    "uring", "verify",
+    "blocking", "engine", "files", "helm", "host", "inbox", "kept", "meta", "repair", "reply",
+    "thread", "uring", "verify",
 ];
 
 /// Files that may hold `unsafe` code.

@@ -55,7 +55,7 @@ fn take_all<R>(outlet: &mut Outlet<R>, mut requests: u64, mut completions: u64) 
         };
         if outlet.park(wake) {
             bell.hear().unwrap();
-            outlet.unpark();
+            bell.unpark();
         }
     }
 }
@@ -202,5 +202,64 @@ fn who_waits_for_room_is_let_go_when_the_shard_ends() {
         drop(outlet);
         assert!(matches!(first.wait(), Err(AppendError::Stopped(_))));
         assert!(matches!(client.join().unwrap(), Err(AppendError::Stopped(_))));
+    });
+}
+
+/// A shard that clients lead: requests do not ring, so who waits for one takes the shard's place,
+/// or wakes it. Nobody waits for the time after which the real one looks by itself.
+#[test]
+fn a_request_that_does_not_ring_is_carried_out_by_who_waits_for_it_or_rings() {
+    struct Core {
+        outlet: Outlet<Ask>,
+        answered: u32,
+    }
+
+    impl Core {
+        fn take(&mut self) -> Vec<Ask> {
+            let taken: Vec<_> = std::iter::from_fn(|| self.outlet.take_request()).collect();
+            self.answered += u32::try_from(taken.len()).unwrap();
+            taken
+        }
+    }
+
+    fn lead(inbox: &Inbox<Ask>, core: &Mutex<Core>, bell: &Bell) {
+        let (reply, pending) = pair();
+        inbox.try_push(1, reply).unwrap_or_else(|_| unreachable!("there is room"));
+        match core.try_lock().map(|mut core| core.take()) {
+            Ok(taken) => taken.into_iter().for_each(|reply| reply.send(Ok(7))),
+            Err(_) => bell.nudge(),
+        }
+        assert_eq!(pending.wait().unwrap(), 7);
+    }
+
+    model(|| {
+        let (inbox, outlet) = inbox::<Ask>(10).unwrap();
+        let bell = outlet.bell();
+        let core = Arc::new(Mutex::new(Core { outlet, answered: 0 }));
+        let shard = thread::spawn({
+            let (core, bell) = (Arc::clone(&core), bell.clone());
+            move || loop {
+                let mut held = core.lock().unwrap();
+                held.take().into_iter().for_each(|reply| reply.send(Ok(7)));
+                if held.answered == 2 {
+                    return;
+                }
+                let sleeps = held.outlet.park(Wake::Nudges);
+                drop(held);
+                if sleeps {
+                    bell.hear().unwrap();
+                    bell.unpark();
+                }
+            }
+        });
+        let client = thread::spawn({
+            let (inbox, core, bell) = (inbox.clone(), Arc::clone(&core), bell.clone());
+            move || lead(&inbox, &core, &bell)
+        });
+        lead(&inbox, &core, &bell);
+        client.join().unwrap();
+        // All is answered: now the thread may look.
+        bell.ring();
+        shard.join().unwrap();
     });
 }

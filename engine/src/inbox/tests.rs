@@ -63,7 +63,7 @@ fn no_message_is_left_while_the_consumer_sleeps() {
         let all = requests == PRODUCERS * EACH && completions == PRODUCERS * EACH / 8;
         if !all && outlet.park(Wake::Anything) {
             sleep_on(&bell);
-            outlet.unpark();
+            outlet.bell().unpark();
         }
     }
     producers.into_iter().for_each(|producer| producer.join().unwrap());
