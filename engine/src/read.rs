@@ -26,7 +26,7 @@ use crate::io::{Completion, OpKind};
 use crate::limits::{BLOCK_SIZE, MIB, READ_SIZE_MAX};
 use crate::load::{Load, Waiter};
 use crate::position::{Dlsn, LogId, SegmentId, Sequence};
-use crate::request::{Answer, At, ReadAnswer, ReadRequest, SectionBytes};
+use crate::request::{Answer, At, Planned, ReadAnswer, ReadRequest, SectionBytes};
 use crate::shard::{Purpose, ReadFor, Shard};
 
 /// Sections at most so far apart are read together.
@@ -35,7 +35,7 @@ const GAP_MAX: u64 = 32 * 1024;
 const PIECE_SIZE_MAX: u64 = MIB as u64;
 
 /// A section that a read will answer with.
-struct Planned {
+struct Chosen {
     section: SectionRef,
     /// Its bytes, or the piece that they will be in.
     source: Result<Bytes, usize>,
@@ -51,7 +51,7 @@ pub(crate) struct ReadJob {
     request: ReadRequest,
     segment: SegmentId,
     first: Sequence,
-    planned: Vec<Planned>,
+    planned: Vec<Chosen>,
     pieces: Vec<Piece>,
     waits_for: usize,
     /// The segment's index was rebuilt for this read already.
@@ -435,7 +435,7 @@ impl Shard {
                 }
                 pieces.len() - 1
             });
-            planned.push(Planned { section: *section, source });
+            planned.push(Chosen { section: *section, source });
         }
         let job = self.reads.jobs.get_mut(&id).expect("it is being planned");
         job.segment = segment;
@@ -449,7 +449,14 @@ impl Shard {
             self.reads.enqueue(purpose, segment, *begin, end - begin);
         }
         if pieces.is_empty() {
-            self.answer_read(id);
+            return self.answer_read(id);
+        }
+        let job = self.reads.jobs.get_mut(&id).expect("it was planned");
+        let (log, told) = (job.request.log, job.request.planned.take());
+        if let Some((told, last)) = told.zip(sections.last()) {
+            let durable_next = self.catalog.log(log).map_or(last.end(), |log| log.durable_next);
+            let planned = Planned { next: last.end(), more: last.end() < durable_next };
+            self.answer_now(Answer::other(told, Ok(planned)));
         }
     }
 
@@ -489,7 +496,7 @@ impl Shard {
         let segment = job.segment;
         let mut sections = Vec::with_capacity(job.planned.len());
         let mut failed = None;
-        for Planned { section, source } in &job.planned {
+        for Chosen { section, source } in &job.planned {
             match self.section_bytes(log, segment, section, source, &job.pieces) {
                 Ok(bytes) => sections.push(SectionBytes {
                     first: section.first,

@@ -21,8 +21,8 @@ use crate::format::record::take_record;
 use crate::limits::{READ_SIZE_DEFAULT, READ_SIZE_MAX};
 use crate::log::Log;
 use crate::position::{Dlsn, LogId, Sequence, TxId};
-use crate::reply;
-use crate::request::{At, ReadAnswer, ReadRequest, Request, SectionBytes};
+use crate::reply::{self, Pending};
+use crate::request::{At, Planned, ReadAnswer, ReadRequest, Request, SectionBytes};
 use crate::response::{Operation, Response};
 
 /// A record that was read.
@@ -123,17 +123,36 @@ impl Iterator for Records {
 
 impl ExactSizeIterator for Records {}
 
-/// One request of a reader at a time, kept when a call is dropped half-way.
+/// Reads that a reader in sequence has under way: one for what it wants, the others for what it will
+/// want next.
+const READS_AHEAD: usize = 8;
+
+/// A request of a reader.
+struct Asked {
+    at: At,
+    waits: bool,
+    response: Response<ReadAnswer, ReadError>,
+    /// Until it is known where the answer ends.
+    planned: Option<Pending<Planned, ReadError>>,
+}
+
+/// The requests of a reader, kept when a call is dropped half-way.
+///
+/// The first call asks for what it wants alone. Who comes back for more is reading in sequence: then
+/// what follows is asked for as soon as it is known where it begins, so that the device always has
+/// several reads.
 pub(crate) struct Fetch {
     log: Log,
     pub(crate) at: At,
     pub(crate) bytes_max: u32,
-    pending: Option<(bool, Response<ReadAnswer, ReadError>)>,
+    asked: VecDeque<Asked>,
+    in_sequence: bool,
 }
 
 impl Fetch {
     pub(crate) fn new(log: Log, at: At) -> Self {
-        Self { log, at, bytes_max: READ_SIZE_DEFAULT, pending: None }
+        let bytes_max = READ_SIZE_DEFAULT;
+        Self { log, at, bytes_max, asked: VecDeque::new(), in_sequence: false }
     }
 
     /// The next records; none only if `wait` is false.
@@ -142,25 +161,62 @@ impl Fetch {
         wait: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Records, ReadError>> {
-        if self.pending.as_ref().is_some_and(|(waits, _)| *waits && !wait) {
+        if self.asked.front().is_some_and(|asked| asked.waits && !wait) {
             // A parked request would not answer with nothing.
-            self.pending = None;
+            self.asked.clear();
         }
-        let (_, response) = self.pending.get_or_insert_with(|| {
-            let (reply, pending) = reply::pair();
-            let log = self.log.id();
-            let read = ReadRequest { log, at: self.at, bytes_max: self.bytes_max, wait, reply };
-            (wait, Response::send(self.log.access(), Request::Read(read), pending))
-        });
-        let answer = ready!(Pin::new(response).poll(cx));
-        self.pending = None;
-        let answer = answer?;
-        // A position beyond the end stays what it is until a record is there.
-        let resolved = !answer.sections.is_empty() || !matches!(self.at, At::Dlsn(_));
-        if resolved {
-            self.at = At::Sequence(answer.next);
+        loop {
+            if self.asked.is_empty() {
+                self.ask(self.at, wait);
+            }
+            self.ask_ahead(cx);
+            let asked = self.asked.front_mut().expect("something was asked");
+            let answer = ready!(Pin::new(&mut asked.response).poll(cx));
+            let waited = asked.waits;
+            self.asked.pop_front();
+            let answer = answer.inspect_err(|_| self.asked.clear())?;
+            // A position beyond the end stays what it is until a record is there.
+            let resolved = !answer.sections.is_empty() || !matches!(self.at, At::Dlsn(_));
+            if resolved {
+                self.at = At::Sequence(answer.next);
+            }
+            if self.asked.front().is_some_and(|asked| asked.at != self.at) {
+                // The answer ended before damage, or was none.
+                self.asked.clear();
+            }
+            if answer.sections.is_empty() && wait && !waited {
+                continue;
+            }
+            self.in_sequence |= !answer.sections.is_empty();
+            return Poll::Ready(Ok(Records::new(self.log.id(), answer)));
         }
-        Poll::Ready(Ok(Records::new(self.log.id(), answer)))
+    }
+
+    fn ask(&mut self, at: At, wait: bool) {
+        let (reply, pending) = reply::pair();
+        let (told, planned) = reply::pair();
+        let read = ReadRequest {
+            log: self.log.id(),
+            at,
+            bytes_max: self.bytes_max,
+            wait,
+            planned: Some(told),
+            reply,
+        };
+        let response = Response::send(self.log.access(), Request::Read(read), pending);
+        self.asked.push_back(Asked { at, waits: wait, response, planned: Some(planned) });
+    }
+
+    fn ask_ahead(&mut self, cx: &mut Context<'_>) {
+        while self.in_sequence && self.asked.len() < READS_AHEAD {
+            let last = self.asked.back_mut();
+            let Some(planned) = last.and_then(|last| last.planned.as_mut()) else { return };
+            let Poll::Ready(planned) = Pin::new(planned).poll(cx) else { return };
+            self.asked.back_mut().expect("it was just there").planned = None;
+            // An error means that there is nothing to know: it was in memory.
+            let Ok(Planned { next, more: true }) = planned else { return };
+            self.ask(At::Sequence(next), false);
+        }
     }
 }
 

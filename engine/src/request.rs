@@ -143,8 +143,20 @@ pub struct ReadRequest {
     pub bytes_max: u32,
     /// Whether to wait until there is a record, instead of answering with none.
     pub wait: bool,
+    /// Told as soon as it is known where the answer will end, if the device has to be asked for
+    /// it: so that a client can ask for what follows meanwhile. Dropped where that is not so.
+    pub planned: Option<Reply<Planned, ReadError>>,
     /// Where the answer goes.
     pub reply: Reply<ReadAnswer, ReadError>,
+}
+
+/// What a read will answer with, unless it meets damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Where to read next.
+    pub next: Sequence,
+    /// Whether durable records are there.
+    pub more: bool,
 }
 
 /// Sections of one log, checked, in order, without a gap.

@@ -80,6 +80,58 @@ fn what_was_appended_is_read_back_from_every_position_also_after_reopening() {
 }
 
 #[test]
+fn a_reader_in_sequence_asks_ahead_and_still_misses_nothing_and_returns_nothing_truncated() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options(dir.path()).tail_cache_size(0).open().unwrap();
+    let log = engine.create_log("log").wait().unwrap();
+    let record = |n: u64| format!("{n}-{}", "x".repeat(2000));
+    let append = |from: u64, to: u64| {
+        for first in (from..to).step_by(50) {
+            let batch = (first..first + 50).map(|n| NewRecord::from(record(n)));
+            log.append_batch(batch).wait().unwrap();
+        }
+    };
+    append(0, 4000);
+    // Eight requests of one batch each are under way when the third batch was read.
+    let mut reader = log.reader(From::Earliest).max_bytes(1);
+    let mut next = 0;
+    while next < 300 {
+        for read in reader.next().wait().unwrap() {
+            assert_eq!((read.sequence.get(), &read.payload[..]), (next, record(next).as_bytes()));
+            next += 1;
+        }
+    }
+    // All that is under way, and more, goes away: no hole is passed over.
+    log.truncate(Sequence::new(3000)).wait().unwrap();
+    let first = loop {
+        match reader.next().wait() {
+            Ok(records) => {
+                for read in records {
+                    assert_eq!(read.payload, record(next));
+                    next += 1;
+                }
+            }
+            Err(ReadError::Truncated { first }) => break first,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(next < 3000, "truncated records were read");
+    // From there on to the end, and what comes while it reads.
+    let (mut reader, mut next) = (log.reader(From::Sequence(first)).max_bytes(1), first.get());
+    append(4000, 4100);
+    while next < 4200 {
+        for read in reader.next().wait().unwrap() {
+            assert_eq!((read.sequence.get(), &read.payload[..]), (next, record(next).as_bytes()));
+            next += 1;
+        }
+        if next == 4100 {
+            assert!(reader.try_next().wait().unwrap().is_none());
+            append(4100, 4200);
+        }
+    }
+}
+
+#[test]
 fn a_clean_close_goes_on_in_the_same_segment_and_a_dropped_engine_too() {
     for_each_way(|open, _| {
         let segment = |engine: &Engine| engine.info().wait().unwrap().shards[0].stats.segment;

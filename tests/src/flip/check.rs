@@ -223,8 +223,9 @@ impl<'a> Checker<'a> {
     ) -> Result<Result<oncelog::request::ReadAnswer, ReadError>, String> {
         let at = At::Sequence(Sequence::new(next));
         let (id, bytes_max, wait) = (self.ids[log], 1 << 20, false);
-        let answer =
-            flat.ask(|reply| Request::Read(ReadRequest { log: id, at, bytes_max, wait, reply }));
+        let answer = flat.ask(|reply| {
+            Request::Read(ReadRequest { log: id, at, bytes_max, wait, planned: None, reply })
+        });
         let Ok(answer) = answer else { return Ok(answer) };
         let known = &self.truth.logs[log];
         for read in records_of(&answer)? {
@@ -307,7 +308,9 @@ impl<'a> Checker<'a> {
         let appended = flat.ask(|reply| Request::Append { log, record, reply });
         appended.map_err(|error| error.to_string())?;
         let (at, bytes_max, wait) = (At::Earliest, 1 << 20, false);
-        let read = flat.ask(|reply| Request::Read(ReadRequest { log, at, bytes_max, wait, reply }));
+        let read = flat.ask(|reply| {
+            Request::Read(ReadRequest { log, at, bytes_max, wait, planned: None, reply })
+        });
         let records = records_of(&read.map_err(|error| error.to_string())?)?;
         let right = records.len() == 1 && records[0].payload == "after the flip";
         right.then_some(()).ok_or_else(|| "a new record is not what was appended".to_owned())

@@ -81,8 +81,9 @@ impl Doctored {
     fn read(&mut self, info: &LogInfo) {
         let (log, bytes_max, wait) = (info.id, 1 << 16, false);
         for at in [At::Earliest, At::Latest, At::Sequence(info.first)] {
-            let _ =
-                self.ask(|reply| Request::Read(ReadRequest { log, at, bytes_max, wait, reply }));
+            let _ = self.ask(|reply| {
+                Request::Read(ReadRequest { log, at, bytes_max, wait, planned: None, reply })
+            });
         }
     }
 

@@ -127,7 +127,14 @@ impl World {
             let (reply, mut pending) = pair();
             let bytes_max = [1, 4_000, 1 << 20][self.rng.index(3)];
             let (log, wait) = (info.id, false);
-            self.make(Request::Read(ReadRequest { log, at, bytes_max, wait, reply }))?;
+            self.make(Request::Read(ReadRequest {
+                log,
+                at,
+                bytes_max,
+                wait,
+                planned: None,
+                reply,
+            }))?;
             let answer = loop {
                 self.pump();
                 if let Some(answer) = take(&mut pending) {

@@ -184,8 +184,9 @@ pub(crate) fn read(world: &mut World, log: LogId) -> Vec<Record> {
     let (mut at, mut records) = (At::Earliest, Vec::new());
     loop {
         let (bytes_max, wait) = (1 << 20, false);
-        let answer =
-            world.run(|reply| Request::Read(ReadRequest { log, at, bytes_max, wait, reply }));
+        let answer = world.run(|reply| {
+            Request::Read(ReadRequest { log, at, bytes_max, wait, planned: None, reply })
+        });
         if answer.sections.is_empty() {
             return records;
         }
