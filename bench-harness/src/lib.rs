@@ -19,3 +19,25 @@
 pub mod spec;
 pub mod outcome;
 pub mod meter;
+pub mod raw;
+pub mod host;
+pub mod doctor;
+pub mod fio;
+pub mod calibrate;
+pub mod payloads;
+pub mod blocking;
+pub mod figure;
+pub mod merged;
+pub mod ratio;
+pub mod summary;
+pub mod diff;
+pub mod report;
+#[doc(hidden)]
+pub mod synthetic;
+pub mod engine_target;
+pub mod suite;
+pub mod measure;
+pub mod processes;
+pub mod rounds;
+pub mod run;
+pub mod compare;

@@ -13,6 +13,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -90,6 +91,33 @@ impl Tally {
     }
 }
 
+/// What it has counted.
+impl Tally {
+    /// Latency of each operation.
+    #[must_use]
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Operations.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// Records in them.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Payload bytes in them.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+}
+
 /// Watches the process and the device while a measurement runs.
 #[derive(Debug)]
 pub struct Meter {
@@ -139,22 +167,102 @@ impl Meter {
             memory_by_second: samples.memory,
             ..Figures::default()
         };
-        for tally in tallies {
-            figures.latency.merge(&tally.latency);
-            figures.operations += tally.operations;
-            figures.records += tally.records;
-            figures.payload_bytes += tally.payload_bytes;
-            let seconds = figures.records_by_second.len().max(tally.records_by_second.len());
-            figures.records_by_second.resize(seconds, 0);
-            for (sum, records) in figures.records_by_second.iter_mut().zip(&tally.records_by_second)
-            {
-                *sum += records;
-            }
-        }
-        // The last second counts only if it is whole.
-        figures.records_by_second.truncate(figures.seconds as usize);
+        add_tallies(&mut figures, tallies);
         figures
     }
+}
+
+/// Measures work that has a natural end, from beginning to end, without a warm-up. `dir` is where
+/// the data is.
+///
+/// # Errors
+/// Those of the work.
+///
+/// # Panics
+/// If no thread can be had.
+pub fn measure_whole<E>(
+    dir: &Path,
+    work: impl FnOnce(Window) -> Result<Vec<Tally>, E>,
+) -> Result<Figures, E> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let begin = Instant::now();
+    let device = device_of(dir).ok();
+    let counts = || device.as_deref().and_then(|device| device_counts(device).ok());
+    let (stop, stopped) = mpsc::channel::<()>();
+    let sampler = thread::spawn(move || {
+        let mut memory = Vec::new();
+        while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+            memory.push(memory_now());
+        }
+        memory
+    });
+    let (cpu, before) = (cpu_time(), counts());
+    let tallies = work(Window { begin, end: begin + DAY })?;
+    let (cpu_after, after) = (cpu_time(), counts());
+    let seconds = begin.elapsed().as_secs_f64();
+    drop(stop);
+    let mut figures = Figures {
+        seconds,
+        cpu_user_s: cpu_after.user - cpu.user,
+        cpu_system_s: cpu_after.system - cpu.system,
+        device: before.zip(after).map(|(before, after)| growth(before, after)),
+        memory_max: memory_max(),
+        memory_by_second: sampler.join().expect("the sampler does not panic"),
+        ..Figures::default()
+    };
+    add_tallies(&mut figures, tallies);
+    Ok(figures)
+}
+
+/// Adds what a later piece of the same work did, as one opening after another.
+pub fn add_piece(figures: &mut Figures, piece: &Figures) {
+    figures.seconds += piece.seconds;
+    figures.operations += piece.operations;
+    figures.records += piece.records;
+    figures.payload_bytes += piece.payload_bytes;
+    figures.latency.merge(&piece.latency);
+    figures.cpu_user_s += piece.cpu_user_s;
+    figures.cpu_system_s += piece.cpu_system_s;
+    figures.memory_max = figures.memory_max.max(piece.memory_max);
+    let sum = |sum: DeviceCounts, more: DeviceCounts| DeviceCounts {
+        reads: sum.reads + more.reads,
+        read_bytes: sum.read_bytes + more.read_bytes,
+        writes: sum.writes + more.writes,
+        written_bytes: sum.written_bytes + more.written_bytes,
+        flushes: sum.flushes + more.flushes,
+    };
+    figures.device = match (figures.device, piece.device) {
+        (Some(have), Some(more)) => Some(sum(have, more)),
+        (have, more) => have.or(more),
+    };
+}
+
+/// How much counters have grown.
+#[must_use]
+pub fn growth(before: DeviceCounts, after: DeviceCounts) -> DeviceCounts {
+    DeviceCounts {
+        reads: after.reads - before.reads,
+        read_bytes: after.read_bytes - before.read_bytes,
+        writes: after.writes - before.writes,
+        written_bytes: after.written_bytes - before.written_bytes,
+        flushes: after.flushes - before.flushes,
+    }
+}
+
+fn add_tallies(figures: &mut Figures, tallies: impl IntoIterator<Item = Tally>) {
+    for tally in tallies {
+        figures.latency.merge(&tally.latency);
+        figures.operations += tally.operations;
+        figures.records += tally.records;
+        figures.payload_bytes += tally.payload_bytes;
+        let seconds = figures.records_by_second.len().max(tally.records_by_second.len());
+        figures.records_by_second.resize(seconds, 0);
+        for (sum, records) in figures.records_by_second.iter_mut().zip(&tally.records_by_second) {
+            *sum += records;
+        }
+    }
+    // The last second counts only if it is whole.
+    figures.records_by_second.truncate(figures.seconds as usize);
 }
 
 fn sample(window: Window, dir: &Path) -> Samples {
@@ -175,13 +283,7 @@ fn sample(window: Window, dir: &Path) -> Samples {
     Samples {
         memory,
         cpu: CpuTime { user: cpu_after.user - cpu.user, system: cpu_after.system - cpu.system },
-        device: before.zip(after).map(|(before, after)| DeviceCounts {
-            reads: after.reads - before.reads,
-            read_bytes: after.read_bytes - before.read_bytes,
-            writes: after.writes - before.writes,
-            written_bytes: after.written_bytes - before.written_bytes,
-            flushes: after.flushes - before.flushes,
-        }),
+        device: before.zip(after).map(|(before, after)| growth(before, after)),
     }
 }
 

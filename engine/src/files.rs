@@ -172,9 +172,9 @@ impl ShardDir {
         self.path.join(format!("segment-{:016x}.{end}", segment.0))
     }
 
-    pub(crate) fn make_spare(&self, spare: SpareId, size: u64) -> io::Result<()> {
+    pub(crate) fn make_spare(&self, spare: SpareId, size: u64, written: bool) -> io::Result<()> {
         let (path, tmp) = (self.spare(spare), self.path.join(format!("spare-{:08x}.tmp", spare.0)));
-        let made = self.write_zeros(&tmp, size).and_then(|()| rename_new(&tmp, &path));
+        let made = self.make_zeros(&tmp, size, written).and_then(|()| rename_new(&tmp, &path));
         if made.is_err() {
             // It may have filled the disk. If it stays, it goes when the engine is next opened.
             let _ = remove(&tmp);
@@ -183,13 +183,14 @@ impl ShardDir {
         sync_dir(&self.path)
     }
 
-    /// Only what was written is a written extent: `fallocate` alone would halve the speed of every
-    /// durable write. It still goes first, for a contiguous file and an early `ENOSPC`.
-    fn write_zeros(&self, path: &Path, size: u64) -> io::Result<()> {
+    /// Only what was written is a written extent: `fallocate` alone halves the speed of small
+    /// durable writes. It still goes first, for a contiguous file and an early `ENOSPC`.
+    fn make_zeros(&self, path: &Path, size: u64, written: bool) -> io::Result<()> {
         assert!(size.is_multiple_of(BLOCK_SIZE.into()));
         let file = self.options().create(true).truncate(true).open(path)?;
         match retry_on_intr(|| fallocate(&file, FallocateFlags::empty(), 0, size)) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Ok(()) if !written => return sync(&file),
             reserved => reserved?,
         }
         let zeros = Buf::zeroed(ZEROS_SIZE);
@@ -488,7 +489,7 @@ fn work(jobs: &Receiver<Job>, meta: &Mutex<MetaFile>) {
 
 fn run(dir: &ShardDir, meta: &Mutex<MetaFile>, kind: OpKind) -> io::Result<Option<Bytes>> {
     match kind {
-        OpKind::MakeSpare { spare, size } => dir.make_spare(spare, size)?,
+        OpKind::MakeSpare { spare, size, written } => dir.make_spare(spare, size, written)?,
         OpKind::UseSpare { spare, segment } => dir.use_spare(spare, segment)?,
         OpKind::Recycle { segment, spare } => dir.recycle(segment, spare)?,
         OpKind::RemoveSegment { segment } => dir.remove_segment(segment)?,

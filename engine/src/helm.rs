@@ -1,9 +1,9 @@
 //! Who drives a shard: its own thread, or for a moment a client's that waits for its write.
 //!
 //! ```text
-//! shard's thread --hold-->  +------+   turn: take in -> operations -> answers; asleep it holds nothing
+//! shard's thread --hold-->  +------+  take in -> operations -> answers; asleep it holds nothing
 //!                           | Core |
-//! client in wait() --lead-> +------+   the same, but writes and syncs are done here and now
+//! client in wait() --lead-> +------+  the same, but writes and syncs are done here and now
 //! ```
 //!
 //! Waking a thread and being woken by it costs a third of a durable write. A client that blocks
@@ -11,8 +11,8 @@
 //! and does the work itself. Group commit is the shard's thread's, with many writes in flight.
 //!
 //! Invariants:
-//! - The core is behind one lock, so a client that leads is only another one who takes requests: the
-//!   protocol of the inbox and its bell holds unchanged.
+//! - The core is behind one lock, so a client that leads is only another one who takes requests:
+//!   the protocol of the inbox and its bell holds unchanged.
 //! - Nobody waits for the lock but the shard's thread. A client that does not get it at once makes
 //!   sure that the thread is awake, and waits for its answer.
 //! - A client leads only while the thread has nothing under way on its runner.

@@ -71,13 +71,15 @@ pub enum OpKind {
         /// Comes back in the completion.
         buf: Buf,
     },
-    /// Make a spare: `size` zeros written (not only allocated) to a temporary file, synced,
-    /// renamed.
+    /// Make a spare: `size` zeros in a temporary file, synced, renamed.
     MakeSpare {
         /// Its number.
         spare: SpareId,
         /// Its size in bytes.
         size: u64,
+        /// Whether the zeros are to be written, not only allocated: then a durable write into it
+        /// changes nothing but its own blocks.
+        written: bool,
     },
     /// A spare becomes a segment: renamed, the directory synced.
     UseSpare {

@@ -32,6 +32,11 @@ pub const SMALL_ENTRIES_IN_FLIGHT_MAX: u32 = 2;
 /// An entry of this size is worth a slot of its own.
 pub const ENTRY_SIZE_SMALL: u32 = 64 * KIB;
 
+/// Where entries are at least this large on average, new segments are only allocated, not filled
+/// with zeros: writing everything twice would cost more than what the file system does to mark
+/// blocks as written (docs/perf.md).
+pub const ENTRY_SIZE_STREAM: u32 = 256 * KIB;
+
 /// Sections in one entry: one for each log that has records in it, and one for control records.
 pub const SECTIONS_MAX: u32 = 4096;
 

@@ -123,8 +123,8 @@ impl Iterator for Records {
 
 impl ExactSizeIterator for Records {}
 
-/// Reads that a reader in sequence has under way: one for what it wants, the others for what it will
-/// want next.
+/// Reads that a reader in sequence has under way: one for what it wants, the others for what it
+/// will want next.
 const READS_AHEAD: usize = 8;
 
 /// A request of a reader.
@@ -138,7 +138,7 @@ struct Asked {
 
 /// The requests of a reader, kept when a call is dropped half-way.
 ///
-/// The first call asks for what it wants alone. Who comes back for more is reading in sequence: then
+/// The first call asks for what it wants alone. Who comes back for more reads in sequence: then
 /// what follows is asked for as soon as it is known where it begins, so that the device always has
 /// several reads.
 pub(crate) struct Fetch {

@@ -429,7 +429,8 @@ impl Work<'_> {
         let found = files.dir.list()?;
         let highest = found.iter().map(number).max().unwrap_or(segment.0);
         if !found.iter().any(|file| matches!(file, Found::Spare(spare, _) if spare.0 == highest)) {
-            let spare = files.dir.make_spare(SpareId(highest + 1), files.identity.segment_size);
+            let spare =
+                files.dir.make_spare(SpareId(highest + 1), files.identity.segment_size, true);
             spare.map_err(open_error("cannot make a spare in", files.dir.path()))?;
         }
         self.take_sides(files, segment)?;

@@ -1,9 +1,9 @@
 //! Where segments come from, and the barrier between one and the next.
 //!
 //! ```text
-//! make (zeros, synced) -> spare -> next (renamed, durable) -> header, manifest -> active -> sealed
-//!                           ^                                                                 |
-//!                           '------------------ recycled, once nothing in it is needed -------'
+//! make (zeros) -> spare -> next (renamed, durable) -> header, manifest -> active -> sealed
+//!                  ^                                                                 |
+//!                  '------------------ recycled, once nothing in it is needed -------'
 //! ```
 //!
 //! The next segment is made ready in the background when the active one is half full, so that a
@@ -20,7 +20,7 @@ use crate::commit::Active;
 use crate::format::control::ManifestSegment;
 use crate::index::SegmentIndex;
 use crate::io::{IoError, Now, OpKind, Side, SpareId};
-use crate::limits::NO_SPACE_RETRY_US;
+use crate::limits::{ENTRY_SIZE_STREAM, NO_SPACE_RETRY_US};
 use crate::position::SegmentId;
 use crate::recover::Ended;
 use crate::replay::index_of;
@@ -56,6 +56,8 @@ pub(crate) struct Spares {
 
 /// The first segment is followed once so much of it is used, of 100.
 pub(crate) const SOON_PERCENT: u64 = 50;
+/// So many entries of a segment say how large they are.
+const ENTRIES_KNOWN: u32 = 8;
 /// Spares beyond this are removed instead of kept.
 pub(crate) const SPARES_MAX: usize = 2;
 
@@ -141,7 +143,7 @@ impl Spares {
     }
 
     /// The next step towards the next segment.
-    fn prepare(&mut self, size: u64, now: Now) -> Option<(Purpose, OpKind)> {
+    fn prepare(&mut self, size: u64, written: bool, now: Now) -> Option<(Purpose, OpKind)> {
         if self.next != Next::None || self.reusing > 0 {
             return None;
         }
@@ -155,7 +157,7 @@ impl Spares {
         }
         let spare = self.number();
         self.next = Next::Making(spare);
-        Some((Purpose::MakeSpare, OpKind::MakeSpare { spare, size }))
+        Some((Purpose::MakeSpare, OpKind::MakeSpare { spare, size, written }))
     }
 
     /// Making a spare is over. An error other than a full disk is given back.
@@ -203,7 +205,8 @@ impl Shard {
         if !needed && !soon {
             return None;
         }
-        if let Some(work) = self.spares.prepare(self.config.segment_size, now) {
+        let written = !self.is_stream();
+        if let Some(work) = self.spares.prepare(self.config.segment_size, written, now) {
             return Some(work);
         }
         let next = self.spares.ready()?;
@@ -212,6 +215,16 @@ impl Shard {
         }
         self.spares.next = Next::None;
         Some(self.begin_roll(next, now))
+    }
+
+    /// Whether entries are large: those of the active segment, or of the last one while it is new.
+    fn is_stream(&self) -> bool {
+        let active = self.journal.active().map(|active| (active.end, active.entries));
+        let last = self.catalog.segments().last().map(|last| (last.end, last.entries));
+        let known = |(_, entries): &(u64, u32)| *entries >= ENTRIES_KNOWN;
+        let mean = |(end, entries): (u64, u32)| end / u64::from(entries.max(1));
+        let mean = active.filter(known).or(last).map_or(0, mean);
+        mean >= ENTRY_SIZE_STREAM.into()
     }
 
     fn begin_roll(&mut self, next: SegmentId, now: Now) -> (Purpose, OpKind) {

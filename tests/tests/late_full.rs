@@ -58,7 +58,7 @@ impl World {
                     self.asked.push(id);
                     continue;
                 }
-                OpKind::MakeSpare { spare, size } => {
+                OpKind::MakeSpare { spare, size, .. } => {
                     self.spares.insert(spare, vec![0; usize::try_from(size).unwrap()]);
                 }
                 OpKind::UseSpare { spare, segment } => {

@@ -78,12 +78,12 @@ fn a_file_goes_from_spare_to_segment_and_back() {
 
     let size = SEGMENT_SIZE_MIN + u64::from(BLOCK_SIZE);
     let (spare, segment) = (SpareId(1), SegmentId(0x1F));
-    bench.run(OpKind::MakeSpare { spare, size }).result.unwrap();
+    bench.run(OpKind::MakeSpare { spare, size, written: true }).result.unwrap();
     assert_eq!(bench.dir.list().unwrap(), [Found::Spare(spare, size)]);
     bench.run(OpKind::UseSpare { spare, segment }).result.unwrap();
     assert_eq!(bench.dir.list().unwrap(), [Found::Segment(segment, size)]);
 
-    bench.run(OpKind::MakeSpare { spare, size }).result.unwrap();
+    bench.run(OpKind::MakeSpare { spare, size, written: true }).result.unwrap();
     bench.run(OpKind::UseSpare { spare, segment }).result.unwrap_err();
     bench.run(OpKind::Recycle { segment, spare }).result.unwrap_err();
     assert_eq!(bench.dir.list().unwrap().len(), 2, "no file was replaced");

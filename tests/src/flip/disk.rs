@@ -286,7 +286,7 @@ impl<'a> Flat<'a> {
 
     fn run_on_files(&mut self, kind: OpKind) {
         match kind {
-            OpKind::MakeSpare { spare, size } => {
+            OpKind::MakeSpare { spare, size, .. } => {
                 let len = usize::try_from(size).expect("segments are small");
                 let zeros = Live { origin: None, base: &[], len, written: BTreeMap::new() };
                 self.spares.insert(spare, zeros);

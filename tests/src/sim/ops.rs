@@ -107,7 +107,7 @@ impl SimDisk {
             return self.forget_nameless();
         }
         match kind {
-            OpKind::MakeSpare { spare, size } if step == 2 => {
+            OpKind::MakeSpare { spare, size, .. } if step == 2 => {
                 let inode = self.new_inode();
                 self.files.insert(inode, SimFile::zeros(to_usize(*size)));
                 let name = Name::Spare(*spare);

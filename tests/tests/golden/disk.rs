@@ -81,7 +81,7 @@ impl Disk {
                 done.buf = Some(buf);
             }
             OpKind::Sync { segment } => drop(self.file(segment)),
-            OpKind::MakeSpare { spare, size } => {
+            OpKind::MakeSpare { spare, size, .. } => {
                 drop(self.spares.insert(spare, vec![0; at(size)]));
             }
             OpKind::UseSpare { spare, segment } => {
