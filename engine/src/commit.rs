@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Natural batching: the open entry is sealed when a slot is free, so it grows by itself while the
-//! device is busy. Entries are counted by an ordinal that goes on from segment to segment:
+//! device is busy. While others are in flight a small one also waits until it has half as many
+//! requests as the largest of them, or they are durable: an entry costs much the same whatever its
+//! size. Entries are counted by an ordinal that goes on from segment to segment:
 //! `durable <= in flight <= open`, and everything below `durable_ordinal` is on stable storage.
 //!
 //! An entry is durable when all its bytes completed under `RWF_DSYNC`, or when a sync that was
@@ -81,6 +83,7 @@ pub struct InFlight {
     pub bytes: Bytes,
     state: State,
     started_us: u64,
+    parts: u32,
 }
 
 /// Something that the journal wants done.
@@ -233,6 +236,15 @@ impl Journal {
         end * 100 <= percent * self.segment_size
     }
 
+    /// How many more requests a small open entry waits for while others are in flight, so that one
+    /// of them is not split into a large one and crumbs, each of which costs as much.
+    #[must_use]
+    pub fn gathers(&self) -> u32 {
+        let largest = self.in_flight.iter().map(|entry| entry.parts).max().unwrap_or(0);
+        let small = self.open.size() < ENTRY_SIZE_SMALL.into();
+        if small { largest.div_ceil(2).saturating_sub(self.open.parts()) } else { 0 }
+    }
+
     /// Whether an entry could be sealed now.
     #[must_use]
     pub fn has_slot(&self) -> bool {
@@ -282,7 +294,7 @@ impl Journal {
         if let Some(sync) = self.poll_sync() {
             return Some(sync);
         }
-        if self.open.is_empty() || !self.has_slot() {
+        if self.open.is_empty() || !self.has_slot() || self.gathers() > 0 {
             return None;
         }
         if self.policy.choose(now.mono_us) != self.method && !self.in_flight.is_empty() {
@@ -351,6 +363,7 @@ impl Journal {
             bytes: Bytes::new(),
             state: State::Writing,
             started_us: now.mono_us,
+            parts: open.parts(),
         });
         let segment = place.segment;
         (Work::Entry(ordinal), OpKind::Write { segment, offset, buf, durable })

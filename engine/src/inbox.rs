@@ -37,7 +37,12 @@ use crate::reply::primitives::{
 /// No eventfd could be had: the process has too many files open.
 pub fn inbox<R>(bytes_max: u64) -> io::Result<(Inbox<R>, Outlet<R>)> {
     let bell = Eventfd::new()?;
-    let gate = Arc::new(Gate { parked: AtomicU8::new(AWAKE), bell, rung: AtomicU64::new(0) });
+    let gate = Arc::new(Gate {
+        parked: AtomicU8::new(AWAKE),
+        silent: AtomicU64::new(0),
+        bell,
+        rung: AtomicU64::new(0),
+    });
     let (request_sender, requests) = channel();
     let (completion_sender, completions) = channel();
     let shared = Arc::new(Shared {
@@ -120,7 +125,7 @@ impl<R> Inbox<R> {
         }
         // Refused: the thread has ended since. The error holds the request and drops it.
         if requests.send((size, request)).is_ok() {
-            returns.gate.announce(ANYTHING);
+            returns.gate.announce_request();
         }
         Ok(())
     }
@@ -222,6 +227,8 @@ impl Returns {
 pub enum Wake {
     /// Only completions: a request could not be carried out now anyway.
     Completions,
+    /// Completions, and the last of so many requests: fewer would not be carried out now.
+    Requests(u32),
     /// Completions, and requests of clients that insist ([`Bell::nudge`]).
     Nudges,
     /// Completions and requests.
@@ -231,8 +238,9 @@ pub enum Wake {
 // Levels of `Gate::parked`: a message rings the bell if `parked` is at least its own level.
 const AWAKE: u8 = 0;
 const COMPLETIONS: u8 = 1;
-const NUDGES: u8 = 2;
-const ANYTHING: u8 = 3;
+const REQUESTS: u8 = 2;
+const NUDGES: u8 = 3;
+const ANYTHING: u8 = 4;
 
 /// Who sleeps behind an inbox, and the bell that wakes it.
 ///
@@ -248,6 +256,8 @@ const ANYTHING: u8 = 3;
 /// Who swaps a value other than `AWAKE` out rings, whatever level it was: at worst a wake too many.
 struct Gate {
     parked: AtomicU8,
+    /// Where `parked` is `REQUESTS`: how many more of them do not ring.
+    silent: AtomicU64,
     bell: Eventfd,
     rung: AtomicU64,
 }
@@ -261,6 +271,17 @@ impl Gate {
         }
         self.rung.fetch_add(1, Relaxed);
         self.bell.ring();
+    }
+
+    /// Called after a request was sent.
+    fn announce_request(&self) {
+        fence(SeqCst);
+        let counts = self.parked.load(Relaxed) == REQUESTS;
+        let less = |silent: u64| silent.checked_sub(1);
+        if counts && self.silent.fetch_update(Relaxed, Relaxed, less).is_ok() {
+            return;
+        }
+        self.announce(if counts { REQUESTS } else { ANYTHING });
     }
 }
 
@@ -369,9 +390,14 @@ impl<R> Outlet<R> {
     pub fn park(&mut self, wake: Wake) -> bool {
         let level = match wake {
             Wake::Completions => COMPLETIONS,
+            Wake::Requests(_) => REQUESTS,
             Wake::Nudges => NUDGES,
             Wake::Anything => ANYTHING,
         };
+        if let Wake::Requests(count) = wake {
+            let silent = u64::from(count).saturating_sub(1);
+            self.shared.returns.gate.silent.store(silent, Relaxed);
+        }
         self.shared.returns.gate.parked.store(level, Relaxed);
         fence(SeqCst);
         let work = self.has_completion() || (wake != Wake::Completions && self.has_request());

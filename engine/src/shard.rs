@@ -241,6 +241,12 @@ impl Shard {
         self.journal.has_slot()
     }
 
+    /// How many more requests an entry waits for while others are in flight.
+    #[must_use]
+    pub fn gathers(&self) -> u32 {
+        self.journal.gathers()
+    }
+
     /// Whether the shard was closed and nothing is under way.
     #[must_use]
     pub fn is_finished(&self) -> bool {

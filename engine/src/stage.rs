@@ -33,6 +33,7 @@ pub struct OpenEntry {
     sections: Vec<OpenSection>,
     by_log: FxHashMap<LogId, usize>,
     section_bytes: u64,
+    parts: u32,
 }
 
 /// What a request adds to an entry, for finding out whether it fits.
@@ -73,6 +74,12 @@ impl OpenEntry {
         self.controls
     }
 
+    /// Control records and runs of records in it: at least one for each request.
+    #[must_use]
+    pub fn parts(&self) -> u32 {
+        self.parts
+    }
+
     /// Records in it.
     #[must_use]
     pub fn records(&self) -> u64 {
@@ -100,6 +107,7 @@ impl OpenEntry {
     pub fn put_control(&mut self, control: &Control) {
         control.put(&mut self.control);
         self.controls += 1;
+        self.parts += 1;
         self.section_bytes += control.size();
     }
 
@@ -114,6 +122,7 @@ impl OpenEntry {
             self.sections.push(OpenSection { log, first, records: Vec::new() });
             self.sections.len() - 1
         });
+        self.parts += 1;
         let section = &mut self.sections[index];
         let slot = u32::try_from(section.records.len()).expect("an entry holds few records");
         assert_eq!(section.first.after(slot.into()), first, "records of a log are dense");

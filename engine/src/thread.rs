@@ -415,6 +415,9 @@ impl Loop {
         let can_issue = core.shard.can_issue() || !core.is_busy();
         let wake = match core.shard.wants_requests() && can_issue {
             true if led && core.thread_ops == 0 => Wake::Nudges,
+            true if core.is_busy() && core.shard.gathers() > 1 => {
+                Wake::Requests(core.shard.gathers())
+            }
             true => Wake::Anything,
             false => Wake::Completions,
         };

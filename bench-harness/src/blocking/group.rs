@@ -95,6 +95,7 @@ mod tests {
 
     impl Store for Kept {
         fn write(&self, writes: &[Write]) -> Result<()> {
+            thread::yield_now(); // others queue meanwhile
             let mut records = self.records.lock().unwrap();
             for write in writes {
                 let Write::Append { payload, .. } = write else { continue };

@@ -75,6 +75,34 @@ fn a_request_is_seen_before_the_shard_sleeps_or_the_bell_rings() {
     });
 }
 
+/// A completion would wake it too: here there is none, so the last request alone must.
+#[test]
+fn a_shard_that_waits_for_several_requests_is_woken_by_the_last_of_them() {
+    model(|| {
+        let (inbox, mut outlet) = inbox::<u8>(10).unwrap();
+        let bell = outlet.bell();
+        let producers = [inbox.clone(), inbox.clone()].map(|inbox| {
+            thread::spawn(move || {
+                inbox.try_push(1, 1).unwrap();
+            })
+        });
+        let mut left = 2;
+        loop {
+            while outlet.take_request().is_some() {
+                left -= 1;
+            }
+            if left == 0 {
+                break;
+            }
+            if outlet.park(Wake::Requests(left)) {
+                bell.hear().unwrap();
+                bell.unpark();
+            }
+        }
+        producers.into_iter().for_each(|producer| producer.join().unwrap());
+    });
+}
+
 /// The second request meets a shard that woke for the first, perhaps by itself.
 #[test]
 fn a_producer_that_goes_on_wakes_the_shard_again() {
