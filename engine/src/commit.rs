@@ -126,7 +126,9 @@ impl Journal {
         policy: SyncPolicy,
     ) -> Self {
         let entry_size_max = entry_size_max(segment_size);
-        let arena_size = (MIB as usize).max(entry_size_max as usize);
+        // Large entries are built in huge pages.
+        let mib = MIB as usize;
+        let arena_size = if entry_size_max < MIB { mib } else { 4 * mib };
         let in_flight = (ENTRIES_IN_FLIGHT_MAX * entry_size_max) as usize / arena_size;
         let cache = usize::try_from(cache_size).unwrap_or(usize::MAX) / arena_size;
         Self {

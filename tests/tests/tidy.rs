@@ -19,10 +19,11 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Functions that are longer, with their length: it may only shrink, and the list with it.
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
 
-/// Files of the engine that talk to the operating system. All others only decide.
+/// Files of the engine that talk to the operating system (`buf` asks for huge pages, no more). All
+/// others only decide.
 const SHELL: &[&str] = &[
-    "blocking", "engine", "files", "helm", "host", "inbox", "kept", "meta", "repair", "reply",
-    "thread", "uring", "verify",
+    "blocking", "buf", "engine", "files", "helm", "host", "inbox", "kept", "meta", "repair",
+    "reply", "thread", "uring", "verify",
 ];
 
 /// Files that may hold `unsafe` code.
