@@ -88,6 +88,17 @@ pub const READ_SIZE_MAX: u32 = 16 * MIB;
 /// Direct reads that a shard has under way at once.
 pub const READS_IN_FLIGHT_MAX: u32 = 32;
 
+/// As [`READS_IN_FLIGHT_MAX`], while records are being written: a durable write waits behind every
+/// read that the device has taken.
+pub const READS_BESIDE_WRITES_MAX: u32 = 1;
+/// One direct read is at most about this long; while records are being written, at most
+/// [`READ_PIECE_BESIDE_WRITES`].
+pub const READ_PIECE_SIZE: u64 = MIB as u64;
+/// See [`READ_PIECE_SIZE`].
+pub const READ_PIECE_BESIDE_WRITES: u64 = 128 * KIB as u64;
+/// Microseconds after a write in which there may well be another.
+pub const WRITING_US: u64 = 2_000;
+
 /// Entries of the ring: every operation that can be under way at once, so it is never full.
 pub const RING_SIZE: u32 = 128;
 

@@ -23,7 +23,7 @@ use crate::format::Place;
 use crate::format::entry::records_match;
 use crate::index::SectionRef;
 use crate::io::{Completion, OpKind};
-use crate::limits::{BLOCK_SIZE, MIB, READ_SIZE_MAX};
+use crate::limits::{BLOCK_SIZE, READ_PIECE_BESIDE_WRITES, READ_PIECE_SIZE, READ_SIZE_MAX};
 use crate::load::{Load, Waiter};
 use crate::position::{Dlsn, LogId, SegmentId, Sequence};
 use crate::request::{Answer, At, Planned, ReadAnswer, ReadRequest, SectionBytes};
@@ -31,8 +31,6 @@ use crate::shard::{Purpose, ReadFor, Shard};
 
 /// Sections at most so far apart are read together.
 const GAP_MAX: u64 = 32 * 1024;
-/// One direct read is at most about this long.
-const PIECE_SIZE_MAX: u64 = MIB as u64;
 
 /// A section that a read will answer with.
 struct Chosen {
@@ -414,6 +412,7 @@ impl Shard {
         sections: &[SectionRef],
     ) {
         let block = u64::from(BLOCK_SIZE);
+        let piece_max = if self.is_writing { READ_PIECE_BESIDE_WRITES } else { READ_PIECE_SIZE };
         let mut pieces: Vec<(u64, u64)> = Vec::new();
         let mut planned = Vec::with_capacity(sections.len());
         for section in sections {
@@ -427,7 +426,7 @@ impl Shard {
                 let end = range.end.next_multiple_of(block);
                 match pieces.last_mut() {
                     Some((start, stop))
-                        if begin <= *stop + GAP_MAX && end - *start <= PIECE_SIZE_MAX =>
+                        if begin <= *stop + GAP_MAX && end - *start <= piece_max =>
                     {
                         *stop = end;
                     }

@@ -27,7 +27,9 @@ use crate::format::{EngineId, Place};
 use crate::index::{IndexCache, SectionRef, SegmentIndex};
 use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
 use crate::judge::{Last, Later, Newer};
-use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, READS_IN_FLIGHT_MAX};
+use crate::limits::{
+    IDLE_WATERMARK_US, INDEX_CACHE_SIZE, READS_BESIDE_WRITES_MAX, READS_IN_FLIGHT_MAX, WRITING_US,
+};
 use crate::position::{SegmentId, ShardId};
 use crate::read::Reads;
 use crate::recover::{Ended, Recovery};
@@ -136,6 +138,8 @@ pub struct Shard {
     next_op: u32,
     pub(crate) queue: VecDeque<(Purpose, OpKind)>,
     last_durable_us: u64,
+    /// Records were being written when last it was looked at: reads stand back.
+    pub(crate) is_writing: bool,
     /// When the last read or new spare was done.
     quiet_since_us: u64,
     pub(crate) stopped: Option<Stopped>,
@@ -187,6 +191,7 @@ impl Shard {
             next_op: 0,
             queue: VecDeque::new(),
             last_durable_us: 0,
+            is_writing: false,
             quiet_since_us: 0,
             stopped: None,
             closing: Vec::new(),
@@ -330,7 +335,10 @@ impl Shard {
         if let Some(work) = self.queue.pop_front() {
             return Some(work);
         }
-        if self.reads.in_flight < READS_IN_FLIGHT_MAX { self.reads.queue.pop_front() } else { None }
+        self.is_writing = !self.journal.is_quiet()
+            || now.mono_us.saturating_sub(self.last_durable_us) < WRITING_US;
+        let max = if self.is_writing { READS_BESIDE_WRITES_MAX } else { READS_IN_FLIGHT_MAX };
+        if self.reads.in_flight < max { self.reads.queue.pop_front() } else { None }
     }
 
     /// An entry without content: when idle, so that its watermark covers what was written before,
