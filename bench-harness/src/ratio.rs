@@ -196,16 +196,20 @@ fn to_device(one: &Measurement, round: &Round) -> Option<Ratio> {
             let aimed = *in_flight == 64 && one.spec.logs == 1;
             Some(to(RECORDS, yardstick, Some(0.75).filter(|_| aimed)))
         }
-        (Work::Batch { records, in_flight: 1 }, _) => {
-            Some(to(PAYLOAD, write_1m(round)?, Some(0.9).filter(|_| *records == 1000)))
+        (
+            Work::Batch { records, in_flight: 1 } | Work::Soak { records, in_flight: 1, .. },
+            payload,
+        ) => {
+            let aimed = *records == 1000 && *payload == Payload::Fixed(1024);
+            Some(to(PAYLOAD, write_1m(round)?, Some(0.9).filter(|_| aimed)))
         }
-        (Work::Batch { .. }, _) => {
+        (Work::Batch { .. } | Work::Soak { .. }, payload) => {
             let points = &round.before.points;
             let durable = points.iter().filter(|(_, point)| point.sync != "none");
             let raw = durable.filter(|(name, _)| name.starts_with("raw/"));
             let names = raw.map(|(name, _)| &name[..]);
             let yardstick = best(round, names, |point| point.mb_per_s, Better::More)?;
-            Some(to(PAYLOAD, yardstick, Some(0.9)))
+            Some(to(PAYLOAD, yardstick, Some(0.9).filter(|_| *payload == Payload::Fixed(1024))))
         }
         (Work::CatchUp { cold: true, readers, .. }, _) if one.spec.logs == 1 => {
             let name = "fio/read/seq-1m-8";
@@ -253,6 +257,9 @@ fn to_own(one: &Measurement, round: &Round) -> Option<Ratio> {
                 _ => None,
             };
             (OPERATIONS, other, aim)
+        }
+        Work::Tail { in_flight, readers: 1 } if *in_flight > 1 => {
+            (RECORDS, appends(*in_flight, *logs, payload)?, Some(0.9))
         }
         Work::Mixed { in_flight, .. } => (RECORDS, appends(*in_flight, *logs, payload)?, Some(0.9)),
         Work::Recovery { bytes } => {

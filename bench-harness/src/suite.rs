@@ -134,6 +134,9 @@ fn standard() -> Vec<Spec> {
         batch(1000, 1, KIB),
         batch(1000, 4, KIB),
         batch(1000, 4, 100),
+        // The same where space is used again, as in a log with retention.
+        spec(Work::Soak { records: 1000, in_flight: 1, keep: GIB / 4 }, 1, KIB),
+        spec(Work::Soak { records: 1000, in_flight: 8, keep: GIB / 4 }, 1, KIB),
         append(64, 1_000, KIB),
         append(64, 10_000, KIB),
         commit(1, 0),
@@ -141,6 +144,7 @@ fn standard() -> Vec<Spec> {
         commit(64, 0),
         commit(64, 1),
         spec(Work::Tail { in_flight: 1, readers: 1 }, 1, KIB),
+        spec(Work::Tail { in_flight: 64, readers: 1 }, 1, KIB),
         spec(Work::Mixed { in_flight: 64, readers: 1 }, 1, KIB),
         catch_up(GIB, 1, 1),
         catch_up(GIB, 16, 1),
@@ -185,7 +189,7 @@ pub fn points(specs: &[Spec]) -> Vec<&'static str> {
         let needed: &[&str] = match spec.work {
             Work::Append { in_flight: 1 } | Work::Commit { processors: 1, .. } => &WRITES[..2],
             Work::Append { .. } | Work::Commit { .. } | Work::OpenLoop { .. } => &WRITES,
-            Work::Batch { in_flight: 1, .. } => &WRITES[8..],
+            Work::Batch { in_flight: 1, .. } | Work::Soak { in_flight: 1, .. } => &WRITES[8..],
             Work::Batch { .. } | Work::Soak { .. } => &[
                 "fio/commit/fdatasync-1m",
                 "fio/commit/dsync-1m",

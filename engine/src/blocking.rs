@@ -45,6 +45,13 @@ impl Plain {
         Self { files: FileTable::new(dir), bell, queue: Vec::new(), dsync: true, bells: 0 }
     }
 
+    /// A runner for writes alone, which go to the newest segments: few files stay open.
+    #[must_use]
+    pub fn for_writes(dir: Arc<ShardDir>, bell: Bell) -> Self {
+        let files = FileTable::of(dir, 4);
+        Self { files, bell, queue: Vec::new(), dsync: true, bells: 0 }
+    }
+
     /// Rings of the bell that were heard.
     #[must_use]
     pub fn bells(&self) -> u64 {

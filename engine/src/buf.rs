@@ -120,8 +120,9 @@ fn advise_huge(memory: &mut BytesMut) {
         return;
     }
     // SAFETY: `begin..begin + len` is the part of one allocation that `memory` alone owns, so it is
-    // mapped and nobody unmaps it during the call. The advice changes neither its content nor its
-    // protection, whatever it is used for later (madvise(2), MADV_HUGEPAGE).
+    // mapped and nobody unmaps it during the call. The advice changes neither the content nor the
+    // protection of any page, also not of the last one, which may be shared with another
+    // allocation (madvise(2), MADV_HUGEPAGE).
     let advised = unsafe { madvise(begin.cast(), len, Advice::LinuxHugepage) };
     if let Err(error) = advised {
         tracing::debug!(%error, "no huge pages for write buffers");

@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::error::{LogError, OpenError, ProcessorError, Stopped};
 use crate::files::{Files, ShardDir};
 use crate::format::header::Superblock;
-use crate::helm::Access;
+use crate::helm::{self, Access};
 use crate::host::{DirLock, Host, make_dir};
 use crate::inbox::inbox;
 use crate::io::IoError;
@@ -112,8 +112,9 @@ impl Drop for Inner {
             self.join();
             return;
         }
-        if self.shards.iter().any(is_own) {
-            // The last handle died in a waker that a shard ran: waiting here would be for ever.
+        if helm::leads() || self.shards.iter().any(is_own) {
+            // The last handle died in a waker that a shard ran, or a client in its place: waiting
+            // here would be for ever.
             for shard in self.shard_ids() {
                 let (reply, answer) = reply::pair();
                 drop(Response::send(self.access(shard), Request::Close { reply }, answer));
@@ -336,7 +337,8 @@ pub struct ShardInfo {
     pub ring_enters: u64,
     /// How often a client that waited carried out requests by itself, without its thread.
     pub client_turns: u64,
-    /// Write buffers of 1 MiB registered with the ring.
+    /// Arenas of write buffers, of 4 MiB each (1 MiB where segments are small), that are registered
+    /// with the ring.
     pub registered_arenas: u64,
 }
 

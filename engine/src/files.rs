@@ -307,7 +307,13 @@ impl FileTable {
     /// No file is open yet.
     #[must_use]
     pub fn new(dir: Arc<ShardDir>) -> Self {
-        let slots = (0..FILES_OPEN_MAX).map(|_| None).collect();
+        Self::of(dir, FILES_OPEN_MAX)
+    }
+
+    /// As [`new`](Self::new), with at most so many files open.
+    #[must_use]
+    pub fn of(dir: Arc<ShardDir>, files_max: usize) -> Self {
+        let slots = (0..files_max).map(|_| None).collect();
         Self { dir, slots, by_segment: FxHashMap::default(), clock: 0 }
     }
 

@@ -18,10 +18,13 @@
 //! - A client leads only while the thread has nothing under way on its runner.
 //! - While clients lead, requests do not ring the bell; then the thread looks by itself every
 //!   [`WATCH`], so that a request that nobody waits for yet is late by no more than that.
-//! - Answers are given after the lock is free: a waker may do anything.
+//! - Answers are given after the lock is free: a waker may do anything. A few wakers run before
+//!   (who waits for room, who asked ahead): [`leads`] says so to the end of the last handle, which
+//!   would wait for the shard otherwise.
 //!
 //! Not here: the loop of the thread, and when it sleeps (`thread`).
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::panicking;
@@ -82,7 +85,7 @@ impl Core {
         dir: Arc<ShardDir>,
         returns: Returns,
     ) -> Self {
-        let plain = Plain::new(Arc::clone(&dir), outlet.bell());
+        let plain = Plain::for_writes(Arc::clone(&dir), outlet.bell());
         Self {
             shard,
             outlet,
@@ -213,6 +216,15 @@ impl Core {
     }
 }
 
+thread_local! {
+    static LEADS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is carrying out requests of a shard, and so must not wait for it.
+pub(crate) fn leads() -> bool {
+    LEADS.get()
+}
+
 /// See the module's head.
 pub(crate) struct Helm {
     core: Mutex<Option<Core>>,
@@ -220,6 +232,8 @@ pub(crate) struct Helm {
     wanted: AtomicBool,
     /// How often a client led.
     turns: AtomicU64,
+    /// How often records were removed before their answers were read, see [`Helm::removals`].
+    removals: AtomicU64,
     bell: Bell,
 }
 
@@ -230,6 +244,7 @@ impl Helm {
             core: Mutex::new(Some(core)),
             wanted: AtomicBool::new(false),
             turns: AtomicU64::new(0),
+            removals: AtomicU64::new(0),
             bell,
         }
     }
@@ -253,21 +268,39 @@ impl Helm {
         let mut answers = Vec::new();
         let led = self.core.try_lock().is_ok_and(|mut held| {
             let Some(core) = held.as_mut().filter(|core| core.can_be_led()) else { return false };
-            let _ring = RingOnPanic(&self.bell);
+            let _end = LeadEnd::begin(&self.bell);
             answers = core.lead();
+            self.note_removals(core);
             self.turns.fetch_add(1, Relaxed);
             core.handed.is_empty()
         });
         if !led {
             self.wanted.store(true, Relaxed);
-            self.bell.nudge();
+            self.bell.wake();
         }
-        answers.into_iter().for_each(Answer::deliver);
+        let mut rest = Rest(answers.into_iter());
+        rest.0.by_ref().for_each(Answer::deliver);
     }
 
     /// How often a client led.
     pub(crate) fn turns(&self) -> u64 {
         self.turns.load(Relaxed)
+    }
+
+    /// Before answers are given: what was asked ahead may be of records that are gone.
+    pub(crate) fn note_removals(&self, core: &Core) {
+        self.removals.store(core.shard.removals(), Relaxed);
+    }
+
+    /// Grows with each truncation and drop, before it is answered: who asked for records before it
+    /// grew asks again. Relaxed, since who was answered has synchronised with who answered.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals.load(Relaxed)
+    }
+
+    /// For a request that needs no place in an entry, and so should not wait for one.
+    pub(crate) fn hurry(&self) {
+        self.bell.hurry();
     }
 
     /// For a client that waits without blocking.
@@ -276,11 +309,29 @@ impl Helm {
     }
 }
 
-/// The shard's thread must learn that the shard is broken.
-struct RingOnPanic<'a>(&'a Bell);
+/// Answers that are given even if a waker panics on the way: their records are durable.
+struct Rest(std::vec::IntoIter<Answer>);
 
-impl Drop for RingOnPanic<'_> {
+impl Drop for Rest {
     fn drop(&mut self) {
+        self.0.by_ref().for_each(Answer::deliver);
+    }
+}
+
+/// Around the time that a client holds the core: what its thread must not do, and that the shard's
+/// thread learns of a panic.
+struct LeadEnd<'a>(&'a Bell);
+
+impl<'a> LeadEnd<'a> {
+    fn begin(bell: &'a Bell) -> Self {
+        LEADS.set(true);
+        Self(bell)
+    }
+}
+
+impl Drop for LeadEnd<'_> {
+    fn drop(&mut self) {
+        LEADS.set(false);
         if panicking() {
             self.0.ring();
         }

@@ -298,7 +298,25 @@ impl Bell {
     /// Rings it if the thread sleeps and would take a request: for a client whose request may have
     /// come without a ring, and who needs it done.
     pub fn nudge(&self) {
+        fence(SeqCst);
+        // Where requests ring, this one did.
+        if self.0.parked.load(Relaxed) == NUDGES {
+            self.0.announce(NUDGES);
+        }
+    }
+
+    /// Rings it if the thread sleeps and would take a request: for work that is no request.
+    pub fn wake(&self) {
         self.0.announce(NUDGES);
+    }
+
+    /// Rings it if the thread sleeps until several requests are there: for one that should not wait
+    /// for others.
+    pub fn hurry(&self) {
+        fence(SeqCst);
+        if self.0.parked.load(Relaxed) == REQUESTS {
+            self.0.announce(REQUESTS);
+        }
     }
 
     /// Says that the thread is awake.

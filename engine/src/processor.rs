@@ -86,12 +86,14 @@ impl ProcessorOptions {
             let request = Request::OpenReader { name: name.clone(), sources, change, reply };
             let restored = Response::send(inner.access(shard), request, pending).await?;
             let mut opened = Vec::new();
+            let sources_count = restored.positions.len();
             for position in &restored.positions {
                 let info = describe(&inner, shard, position.log).await?;
                 let log = Log::new(Arc::clone(&inner), shard, &info);
                 let at = At::Sequence(position.next);
                 let mut fetch = Fetch::new(log.clone(), at);
                 fetch.bytes_max = bytes_max;
+                fetch.ahead_max /= u32::try_from(sources_count).expect("there are few");
                 opened.push(Source { log, fetch, read: position.next });
             }
             let processor = Processor {

@@ -31,6 +31,8 @@ use crate::shard::{Purpose, ReadFor, Shard};
 
 /// Sections at most so far apart are read together.
 const GAP_MAX: u64 = 32 * 1024;
+/// A read of no more than this goes before larger ones.
+const READ_SIZE_SMALL: usize = 32 * 1024;
 
 /// A section that a read will answer with.
 struct Chosen {
@@ -127,7 +129,9 @@ impl Reads {
 
     pub(crate) fn queue_op(&mut self, purpose: Purpose, segment: SegmentId, kind: OpKind) {
         *self.users.entry(segment).or_default() += 1;
-        self.queue.push_back((purpose, kind));
+        // A lone record does not wait behind a reader that catches up.
+        let small = matches!(&kind, OpKind::Read { buf, .. } if buf.len() <= READ_SIZE_SMALL);
+        self.queue.insert(if small { 0 } else { self.queue.len() }, (purpose, kind));
     }
 
     /// A queued read of the segment is over.

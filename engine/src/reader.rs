@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::error::ReadError;
 use crate::format::record::take_record;
-use crate::limits::{READ_SIZE_DEFAULT, READ_SIZE_MAX};
+use crate::limits::{MIB, READ_SIZE_DEFAULT, READ_SIZE_MAX};
 use crate::log::Log;
 use crate::position::{Dlsn, LogId, Sequence, TxId};
 use crate::reply::{self, Pending};
@@ -127,10 +127,15 @@ impl ExactSizeIterator for Records {}
 /// will want next.
 const READS_AHEAD: usize = 8;
 
+/// Bytes of these, about: fewer reads where each is large.
+const READ_AHEAD_SIZE: u32 = 8 * MIB;
+
 /// A request of a reader.
 struct Asked {
     at: At,
     waits: bool,
+    /// Asked ahead, when so much had been removed (`Helm::removals`).
+    ahead: Option<u64>,
     response: Response<ReadAnswer, ReadError>,
     /// Until it is known where the answer ends.
     planned: Option<Pending<Planned, ReadError>>,
@@ -145,14 +150,16 @@ pub(crate) struct Fetch {
     log: Log,
     pub(crate) at: At,
     pub(crate) bytes_max: u32,
+    /// Bytes of requests under way.
+    pub(crate) ahead_max: u32,
     asked: VecDeque<Asked>,
     in_sequence: bool,
 }
 
 impl Fetch {
     pub(crate) fn new(log: Log, at: At) -> Self {
-        let bytes_max = READ_SIZE_DEFAULT;
-        Self { log, at, bytes_max, asked: VecDeque::new(), in_sequence: false }
+        let (bytes_max, ahead_max) = (READ_SIZE_DEFAULT, READ_AHEAD_SIZE);
+        Self { log, at, bytes_max, ahead_max, asked: VecDeque::new(), in_sequence: false }
     }
 
     /// The next records; none only if `wait` is false.
@@ -167,13 +174,18 @@ impl Fetch {
         }
         loop {
             if self.asked.is_empty() {
-                self.ask(self.at, wait);
+                self.ask(self.at, wait, false);
             }
             self.ask_ahead(cx);
             let asked = self.asked.front_mut().expect("something was asked");
             let answer = ready!(Pin::new(&mut asked.response).poll(cx));
-            let waited = asked.waits;
+            let (waited, ahead) = (asked.waits, asked.ahead);
             self.asked.pop_front();
+            if ahead.is_some_and(|removals| removals != self.log.access().helm.removals()) {
+                // It may have been truncated since it was answered, and that be known here.
+                self.asked.clear();
+                continue;
+            }
             let answer = answer.inspect_err(|_| self.asked.clear())?;
             // A position beyond the end stays what it is until a record is there.
             let resolved = !answer.sections.is_empty() || !matches!(self.at, At::Dlsn(_));
@@ -192,7 +204,8 @@ impl Fetch {
         }
     }
 
-    fn ask(&mut self, at: At, wait: bool) {
+    fn ask(&mut self, at: At, wait: bool, ahead: bool) {
+        let removals = ahead.then(|| self.log.access().helm.removals());
         let (reply, pending) = reply::pair();
         let (told, planned) = reply::pair();
         let read = ReadRequest {
@@ -204,18 +217,25 @@ impl Fetch {
             reply,
         };
         let response = Response::send(self.log.access(), Request::Read(read), pending);
-        self.asked.push_back(Asked { at, waits: wait, response, planned: Some(planned) });
+        self.asked.push_back(Asked {
+            at,
+            waits: wait,
+            ahead: removals,
+            response,
+            planned: Some(planned),
+        });
     }
 
     fn ask_ahead(&mut self, cx: &mut Context<'_>) {
-        while self.in_sequence && self.asked.len() < READS_AHEAD {
+        let max = (self.ahead_max / self.bytes_max.max(1)) as usize;
+        while self.in_sequence && self.asked.len() < max.min(READS_AHEAD) {
             let last = self.asked.back_mut();
             let Some(planned) = last.and_then(|last| last.planned.as_mut()) else { return };
             let Poll::Ready(planned) = Pin::new(planned).poll(cx) else { return };
             self.asked.back_mut().expect("it was just there").planned = None;
             // An error means that there is nothing to know: it was in memory.
             let Ok(Planned { next, more: true }) = planned else { return };
-            self.ask(At::Sequence(next), false);
+            self.ask(At::Sequence(next), false, true);
         }
     }
 }

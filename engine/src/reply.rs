@@ -154,15 +154,25 @@ pub(crate) fn blocks() -> bool {
     BLOCKS.with(Flag::get)
 }
 
+/// Puts back what was before, also after a panic.
+struct Blocking(bool);
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        BLOCKS.with(|blocks| blocks.set(self.0));
+    }
+}
+
 /// Runs a future on this thread, which sleeps while there is nothing to do.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = WAKER.with(Waker::clone);
     let mut context = Context::from_waker(&waker);
     loop {
-        let outer = BLOCKS.with(|blocks| blocks.replace(true));
-        let polled = future.as_mut().poll(&mut context);
-        BLOCKS.with(|blocks| blocks.set(outer));
+        let polled = {
+            let _blocking = Blocking(BLOCKS.with(|blocks| blocks.replace(true)));
+            future.as_mut().poll(&mut context)
+        };
         match polled {
             Poll::Ready(output) => return output,
             Poll::Pending => thread::park(),

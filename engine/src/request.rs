@@ -392,6 +392,19 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it may add anything to an entry.
+    #[must_use]
+    pub fn stages(&self) -> bool {
+        !matches!(
+            self,
+            Self::Read(_)
+                | Self::DescribeLog { .. }
+                | Self::ListLogs { .. }
+                | Self::ListReaders { .. }
+                | Self::Stats { .. }
+        )
+    }
+
     /// Bytes that it counts for in the inbox: its payloads and a little for itself.
     #[must_use]
     pub fn size(&self) -> u64 {

@@ -48,11 +48,16 @@ impl<T, E: From<Stopped>> Response<T, E> {
     ) -> Self {
         let (inbox, mut requests) = (&access.inbox, requests.into_iter());
         let access = Some(access.clone());
+        let mut stages = true;
         while let Some(request) = requests.next() {
+            stages = request.stages();
             if let Err(request) = inbox.try_push(request.size(), request) {
                 let push = Some(inbox.push(request.size(), request));
                 return Self { queue: requests.collect(), push, access, pending };
             }
+        }
+        if !stages && let Some(access) = &access {
+            access.helm.hurry();
         }
         Self { queue: VecDeque::new(), push: None, access, pending }
     }

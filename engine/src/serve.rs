@@ -395,6 +395,7 @@ impl Shard {
             Admit::Yes => {
                 self.stage(&control);
                 self.answer(Answer::other(reply, Ok(())));
+                self.removals += 1;
                 self.reads.wake(log);
                 self.advance_woken();
                 self.retention_due = true;
@@ -433,6 +434,7 @@ impl Shard {
                 let ordinal = self.journal.staged_ordinal();
                 self.catalog.set_truncated(log, ordinal);
                 self.answer(Answer::other(reply, Ok(())));
+                self.removals += 1;
                 self.reads.wake(log);
                 self.advance_woken();
                 self.retention_due = true;

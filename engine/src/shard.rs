@@ -140,6 +140,8 @@ pub struct Shard {
     last_durable_us: u64,
     /// Records were being written when last it was looked at: reads stand back.
     pub(crate) is_writing: bool,
+    /// Truncations and drops so far.
+    pub(crate) removals: u64,
     /// When the last read or new spare was done.
     quiet_since_us: u64,
     pub(crate) stopped: Option<Stopped>,
@@ -192,6 +194,7 @@ impl Shard {
             queue: VecDeque::new(),
             last_durable_us: 0,
             is_writing: false,
+            removals: 0,
             quiet_since_us: 0,
             stopped: None,
             closing: Vec::new(),
@@ -246,10 +249,16 @@ impl Shard {
         self.journal.has_slot()
     }
 
+    /// Truncations and drops that were staged so far.
+    #[must_use]
+    pub fn removals(&self) -> u64 {
+        self.removals
+    }
+
     /// How many more requests an entry waits for while others are in flight.
     #[must_use]
     pub fn gathers(&self) -> u32 {
-        self.journal.gathers()
+        if self.stopped.is_some() { 0 } else { self.journal.gathers() }
     }
 
     /// Whether the shard was closed and nothing is under way.
@@ -335,8 +344,8 @@ impl Shard {
         if let Some(work) = self.queue.pop_front() {
             return Some(work);
         }
-        self.is_writing = !self.journal.is_quiet()
-            || now.mono_us.saturating_sub(self.last_durable_us) < WRITING_US;
+        let wrote = now.mono_us.saturating_sub(self.last_durable_us) < WRITING_US;
+        self.is_writing = self.stopped.is_none() && (wrote || !self.journal.is_quiet());
         let max = if self.is_writing { READS_BESIDE_WRITES_MAX } else { READS_IN_FLIGHT_MAX };
         if self.reads.in_flight < max { self.reads.queue.pop_front() } else { None }
     }

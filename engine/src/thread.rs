@@ -343,6 +343,7 @@ impl Loop {
                 self.runner.submit(op);
             }
             core.thread_ops = self.runner.in_flight();
+            helm.note_removals(core);
             self.answer(core)?;
             self.count();
             if self.has_failed_to_open(core) || core.shard.is_finished() {

@@ -361,7 +361,7 @@ impl Uring {
         // unregistered or the ring destroyed". They are an arena's (`buf::Home`): at this moment
         // the flight's buffer, cut from it, keeps it allocated. Later `Pool` keeps it: it never
         // frees or moves an arena while it lives, and outlives the ring (`thread::Loop` declares
-        // the runner before the shard, which owns the pool, so it is dropped first). The kernel
+        // the runner before `End`, which takes and drops the shard, whose pool it is). The kernel
         // pins the pages besides. A fixed operation is only made for a buffer of the same arena.
         let done =
             unsafe { self.ring.submitter().register_buffers_update(home.index.into(), list, None) };
