@@ -312,14 +312,18 @@ fn status_bytes(name: &str) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// The directory in `/sys` of the block device that holds `dir`.
+/// The directory in `/sys` of the block device that holds `dir`: of the whole disk, where it is a
+/// partition.
 ///
 /// # Errors
 /// It is on none, as on tmpfs or a network.
 pub fn device_of(dir: &Path) -> io::Result<PathBuf> {
     let device = fs::metadata(dir)?.dev();
     let (major, minor) = (nix::libc::major(device), nix::libc::minor(device));
-    fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))
+    let found = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
+    // Flushes are counted for the whole disk only.
+    let disk = found.parent().filter(|_| found.join("partition").exists());
+    Ok(disk.map_or_else(|| found.clone(), Path::to_owned))
 }
 
 /// What a device has done since it is there. `device` is from [`device_of`].

@@ -5,7 +5,8 @@
 //!                        -> pools of random bytes; a payload is a slice of one, nothing is copied
 //! ```
 //!
-//! Invariant: random bytes do not compress, so a store that compresses has no easier work.
+//! Invariant: a payload by itself does not compress. Batches do, since pools come in turn: stores
+//! that compress whole batches are told not to.
 //!
 //! Not here: how they are appended.
 
