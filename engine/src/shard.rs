@@ -345,7 +345,8 @@ impl Shard {
             return Some(work);
         }
         let wrote = now.mono_us.saturating_sub(self.last_durable_us) < WRITING_US;
-        self.is_writing = self.stopped.is_none() && (wrote || !self.journal.is_quiet());
+        let over = self.stopped.is_some() || !self.closing.is_empty();
+        self.is_writing = !over && (wrote || !self.journal.is_quiet());
         let max = if self.is_writing { READS_BESIDE_WRITES_MAX } else { READS_IN_FLIGHT_MAX };
         if self.reads.in_flight < max { self.reads.queue.pop_front() } else { None }
     }
@@ -368,6 +369,10 @@ impl Shard {
         let to_mark = self.journal.active().is_some_and(|active| !active.closed);
         if to_mark && self.ended.is_none() && self.journal.has_room_for_mark() {
             return Some(self.journal.mark(Flags::CLOSE, now));
+        }
+        // Reads that were asked for are answered: they only have to be started for that.
+        if !self.reads.queue.is_empty() {
+            return None;
         }
         self.finish(&Ok(()));
         None
