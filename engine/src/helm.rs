@@ -319,21 +319,23 @@ impl Drop for Rest {
 }
 
 /// Around the time that a client holds the core: what its thread must not do, and that the shard's
-/// thread learns of a panic.
-struct LeadEnd<'a>(&'a Bell);
+/// thread learns of a panic. A waker may lead another shard meanwhile.
+struct LeadEnd<'a> {
+    bell: &'a Bell,
+    outer: bool,
+}
 
 impl<'a> LeadEnd<'a> {
     fn begin(bell: &'a Bell) -> Self {
-        LEADS.set(true);
-        Self(bell)
+        Self { bell, outer: LEADS.replace(true) }
     }
 }
 
 impl Drop for LeadEnd<'_> {
     fn drop(&mut self) {
-        LEADS.set(false);
+        LEADS.set(self.outer);
         if panicking() {
-            self.0.ring();
+            self.bell.ring();
         }
     }
 }

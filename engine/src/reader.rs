@@ -242,6 +242,9 @@ impl Fetch {
 
 /// Reads a log from some position on, and waits at its end for what comes.
 ///
+/// From the second batch on it asks for what follows before that is wanted: up to eight batches,
+/// about 8 MiB (or one batch, where that is more), are under way or in memory.
+///
 /// ```
 /// use oncelog::{From, Options};
 /// # let dir = tempfile::tempdir()?;
@@ -254,7 +257,7 @@ impl Fetch {
 /// let records: Vec<_> = reader.next().wait()?.collect();
 /// assert_eq!(records[1].payload, "second");
 /// assert_eq!(records[1].sequence.get(), 1);
-/// assert!(reader.try_next().wait()?.is_none(), "nothing more for now; next() would wait");
+/// assert!(reader.try_next().wait()?.is_none(), "that was all; next() would wait");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Reader {

@@ -22,7 +22,9 @@ use crate::request::Request;
 
 /// The answer to one request.
 ///
-/// The request is on its way when the call returns, in the order of the calls. Only if the shard's
+/// The request is on its way when the call returns, in the order of the calls (while another client
+/// does the shard's work it may be taken up to a millisecond later, unless this is polled or waited
+/// for). Only if the shard's
 /// inbox is full it waits in here, and goes on its way when this is polled or waited for; dropped
 /// before that, it never was. Dropping it later takes nothing back.
 #[must_use = "the request is under way, but only its answer says what became of it"]

@@ -83,7 +83,8 @@ fn a_file_goes_from_spare_to_segment_and_back() {
     bench.run(OpKind::UseSpare { spare, segment }).result.unwrap();
     assert_eq!(bench.dir.list().unwrap(), [Found::Segment(segment, size)]);
 
-    bench.run(OpKind::MakeSpare { spare, size, written: true }).result.unwrap();
+    bench.run(OpKind::MakeSpare { spare, size, written: false }).result.unwrap();
+    assert!(bench.dir.list().unwrap().contains(&Found::Spare(spare, size)));
     bench.run(OpKind::UseSpare { spare, segment }).result.unwrap_err();
     bench.run(OpKind::Recycle { segment, spare }).result.unwrap_err();
     assert_eq!(bench.dir.list().unwrap().len(), 2, "no file was replaced");
