@@ -76,6 +76,8 @@ pub mod commit;
 mod tail;
 mod roll;
 mod load;
+mod reads;
+mod seek;
 mod read;
 mod owner;
 mod restore;

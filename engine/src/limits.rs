@@ -88,8 +88,8 @@ pub const READ_SIZE_MAX: u32 = 16 * MIB;
 /// Direct reads that a shard has under way at once.
 pub const READS_IN_FLIGHT_MAX: u32 = 32;
 
-/// As [`READS_IN_FLIGHT_MAX`], while records are being written: a durable write waits behind every
-/// read that the device has taken.
+/// As [`READS_IN_FLIGHT_MAX`], for reads that nobody waits for yet, while records are being
+/// written: a durable write waits behind every read that the device has taken.
 pub const READS_BESIDE_WRITES_MAX: u32 = 1;
 /// One direct read is at most about this long; while records are being written, at most
 /// [`READ_PIECE_BESIDE_WRITES`].

@@ -91,7 +91,7 @@ impl Shard {
         let load = Load { waiters: vec![waiter], rebuild: None, distrusts_side: false };
         self.reads.loads.insert(segment, load);
         let kind = OpKind::ReadSide { segment, side: Side::Index };
-        self.reads.queue_op(Purpose::Read(ReadFor::Side(segment)), segment, kind);
+        self.reads.queue_side(segment, kind);
     }
 
     /// As [`load`](Self::load), but from the segment itself.
@@ -119,7 +119,7 @@ impl Shard {
         let rebuild = load.rebuild.as_ref().expect("it is being rebuilt");
         let len = (rebuild.end - rebuild.read).min(MIB.into());
         let offset = rebuild.read;
-        self.reads.enqueue(Purpose::Read(ReadFor::Chunk(segment)), segment, offset, len);
+        self.reads.enqueue(Purpose::Read(ReadFor::Chunk(segment)), segment, offset, len, false);
     }
 
     /// The side file was read, or is not there.

@@ -10,154 +10,26 @@
 //! read at the tail is parked until there is a record. Nothing is copied: an answer shares the
 //! memory that was written or read.
 //!
-//! Not here: loading indexes (`load`), and splitting sections into records (the client does).
-
-use std::collections::VecDeque;
+//! Not here: what waits for the device (`reads`), where records stand (`seek`), loading indexes
+//! (`load`), and splitting sections into records (the client does).
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
 
-use crate::buf::Buf;
 use crate::error::{Damaged, ReadError, Stopped, records_from};
 use crate::format::Place;
 use crate::format::entry::records_match;
 use crate::index::SectionRef;
-use crate::io::{Completion, OpKind};
+use crate::io::Completion;
 use crate::limits::{BLOCK_SIZE, READ_PIECE_BESIDE_WRITES, READ_PIECE_SIZE, READ_SIZE_MAX};
-use crate::load::{Load, Waiter};
+use crate::load::Waiter;
 use crate::position::{Dlsn, LogId, SegmentId, Sequence};
+use crate::reads::{Chosen, Piece, ReadJob, Search};
 use crate::request::{Answer, At, Planned, ReadAnswer, ReadRequest, SectionBytes};
+use crate::seek::Where;
 use crate::shard::{Purpose, ReadFor, Shard};
 
 /// Sections at most so far apart are read together.
 const GAP_MAX: u64 = 32 * 1024;
-/// A read of no more than this goes before larger ones.
-const READ_SIZE_SMALL: usize = 32 * 1024;
-
-/// A section that a read will answer with.
-struct Chosen {
-    section: SectionRef,
-    /// Its bytes, or the piece that they will be in.
-    source: Result<Bytes, usize>,
-}
-
-struct Piece {
-    offset: u64,
-    bytes: Bytes,
-    failed: Option<ReadError>,
-}
-
-pub(crate) struct ReadJob {
-    request: ReadRequest,
-    segment: SegmentId,
-    first: Sequence,
-    planned: Vec<Chosen>,
-    pieces: Vec<Piece>,
-    waits_for: usize,
-    /// The segment's index was rebuilt for this read already.
-    rebuilt: bool,
-    search: Search,
-}
-
-/// What is known about the segment that holds a sequence: it is the last one in which the log began
-/// at or before it.
-#[derive(Default)]
-struct Search {
-    sequence: Sequence,
-    /// The log began early enough in this one.
-    from: Option<SegmentId>,
-    /// It began too late in this one.
-    before: Option<SegmentId>,
-}
-
-/// Reads of a shard.
-#[derive(Default)]
-pub(crate) struct Reads {
-    jobs: FxHashMap<u64, ReadJob>,
-    next_job: u64,
-    parked: FxHashMap<LogId, Vec<u64>>,
-    woken: Vec<u64>,
-    pub(crate) loads: FxHashMap<SegmentId, Load>,
-    pub(crate) queue: VecDeque<(Purpose, OpKind)>,
-    /// Reads given to the host.
-    pub(crate) in_flight: u32,
-    /// Reads queued or given to the host, by segment: such a segment is not recycled.
-    users: FxHashMap<SegmentId, u32>,
-}
-
-impl Reads {
-    /// New records, or an end: whoever waits at the tail of this log looks again.
-    pub(crate) fn wake(&mut self, log: LogId) {
-        if !self.parked.is_empty()
-            && let Some(jobs) = self.parked.remove(&log)
-        {
-            self.woken.extend(jobs);
-        }
-    }
-
-    fn park(&mut self, log: LogId, job: u64) {
-        let parked = self.parked.entry(log).or_default();
-        // Reads whose client went away would pile up at a log where nothing happens. Looking for
-        // them whenever the list has doubled costs little for each read.
-        if parked.len().is_power_of_two() {
-            let jobs = &mut self.jobs;
-            parked.retain(|id| {
-                let waits = jobs.get(id).is_some_and(|job| !job.request.reply.is_abandoned());
-                if !waits {
-                    jobs.remove(id);
-                }
-                waits
-            });
-        }
-        parked.push(job);
-    }
-
-    /// The shard stopped: nothing comes any more for those who wait at a tail.
-    pub(crate) fn stop(&mut self, stopped: &Stopped, answers: &mut VecDeque<Answer>) {
-        let mut parked: Vec<u64> = self.parked.drain().flat_map(|(_, jobs)| jobs).collect();
-        parked.sort_unstable();
-        for job in parked.into_iter().filter_map(|id| self.jobs.remove(&id)) {
-            answers.push_back(Answer::other(job.request.reply, Err(stopped.clone().into())));
-        }
-    }
-
-    /// Queues a direct read.
-    pub(crate) fn enqueue(&mut self, purpose: Purpose, segment: SegmentId, offset: u64, len: u64) {
-        let buf = Buf::zeroed(usize::try_from(len).expect("64-bit platforms only"));
-        self.queue_op(purpose, segment, OpKind::Read { segment, offset, buf });
-    }
-
-    pub(crate) fn queue_op(&mut self, purpose: Purpose, segment: SegmentId, kind: OpKind) {
-        *self.users.entry(segment).or_default() += 1;
-        // A lone record does not wait behind a reader that catches up.
-        let small = matches!(&kind, OpKind::Read { buf, .. } if buf.len() <= READ_SIZE_SMALL);
-        self.queue.insert(if small { 0 } else { self.queue.len() }, (purpose, kind));
-    }
-
-    /// A queued read of the segment is over.
-    pub(crate) fn used(&mut self, segment: SegmentId) {
-        let users = self.users.get_mut(&segment).expect("it was queued");
-        *users -= 1;
-        if *users == 0 {
-            self.users.remove(&segment);
-        }
-    }
-
-    /// Whether a read of the segment is queued or under way.
-    pub(crate) fn uses(&self, segment: SegmentId) -> bool {
-        self.users.contains_key(&segment)
-    }
-}
-
-/// Where the records asked for stand.
-enum Where {
-    /// In the segment with this number, whose index is here.
-    Segment(SegmentId),
-    /// The index of this segment has to be loaded first.
-    Load(SegmentId),
-    /// Nowhere, although they should be, in this segment.
-    Missing(SegmentId),
-}
 
 impl Shard {
     /// Begins a read.
@@ -278,99 +150,6 @@ impl Shard {
         }
     }
 
-    /// The segment that holds a durable record of a log. What was found out on the way stays with
-    /// the read, so each index that it waits for is progress, however few of them fit into memory.
-    fn find(&mut self, id: u64, log: LogId, sequence: Sequence) -> Where {
-        if self.index.log(log).is_some_and(|span| span.start <= sequence) {
-            return self.newest().map_or_else(|| self.nowhere(), Where::Segment);
-        }
-        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
-        if job.search.sequence != sequence {
-            job.search = Search { sequence, ..Search::default() };
-        }
-        let search = &mut job.search;
-        loop {
-            let live = self.catalog.segments().filter(|s| !s.freed).map(|s| s.segment);
-            let between: Vec<_> = live
-                .filter(|s| search.from.is_none_or(|from| from < *s))
-                .filter(|s| search.before.is_none_or(|before| *s < before))
-                .collect();
-            let Some(&middle) = between.get(between.len() / 2) else {
-                return search.from.map_or_else(|| self.nowhere(), Where::Segment);
-            };
-            let Some(index) = self.cache.get(middle) else { return Where::Load(middle) };
-            // A log that is not known there was created later.
-            if index.log(log).is_none_or(|span| span.start <= sequence) {
-                search.from = Some(middle);
-            } else {
-                search.before = Some(middle);
-            }
-        }
-    }
-
-    /// The segment whose index is `self.index`: the active one, or the one that recovery ended
-    /// until a fresh one follows it. None during a roll: then the old one is sealed already.
-    fn newest(&self) -> Option<SegmentId> {
-        if self.roll.is_some() {
-            return None;
-        }
-        let active = self.journal.active().map(|active| active.segment);
-        active.or(self.ended.as_ref().map(|ended| ended.segment))
-    }
-
-    /// Whether the segment stood before the oldest one that is still needed.
-    fn is_gone(&self, segment: SegmentId) -> bool {
-        let oldest = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment);
-        oldest.or(self.newest()).is_some_and(|oldest| segment < oldest)
-    }
-
-    /// The sequence at a position, or of the first record after it; `None` if there is none yet.
-    fn locate(&mut self, log: LogId, dlsn: Dlsn) -> Result<Option<Sequence>, Where> {
-        let newest = self.newest();
-        let sealed = self.catalog.segments().filter(|s| !s.freed);
-        let segment = sealed.map(|s| s.segment).find(|segment| *segment >= dlsn.segment());
-        let mut holes = false;
-        let (span, segment) = match segment {
-            Some(segment) => {
-                let Some(index) = self.cache.get(segment) else {
-                    return Err(Where::Load(segment));
-                };
-                holes = index.has_holes();
-                if holes && index.log(log).is_none() {
-                    return Err(Where::Missing(segment));
-                }
-                (index.log(log), segment)
-            }
-            None => match newest.filter(|newest| *newest >= dlsn.segment()) {
-                Some(newest) => (self.index.log(log), newest),
-                None => return Ok(None),
-            },
-        };
-        let Some(span) = span else { return Ok(Some(Sequence::FIRST)) };
-        if segment > dlsn.segment() {
-            // With holes it is only where the first section begins that was found.
-            return if holes { Err(Where::Missing(segment)) } else { Ok(Some(span.start)) };
-        }
-        let index = span.sections.partition_point(|section| section.entry < dlsn.entry());
-        Ok(match span.sections.get(index) {
-            Some(section) if section.entry == dlsn.entry() => {
-                Some(section.first.after(dlsn.slot().min(section.count).into()))
-            }
-            Some(section) => {
-                let before = index.checked_sub(1).map(|before| span.sections[before].end());
-                if holes && before != Some(section.first) {
-                    // What is missing between them is not skipped silently.
-                    return Err(Where::Missing(segment));
-                }
-                Some(section.first)
-            }
-            None if Some(segment) == newest => None,
-            // The section that is asked for may be the one that is missing.
-            None if holes => return Err(Where::Missing(segment)),
-            None => Some(span.end()),
-        })
-    }
-
     /// Chooses the sections of an answer and reads those that are not in memory.
     fn plan(&mut self, id: u64, segment: SegmentId, sequence: Sequence) {
         let job = &self.reads.jobs[&id];
@@ -447,9 +226,10 @@ impl Shard {
         job.waits_for = pieces.len();
         let piece = |offset| Piece { offset, bytes: Bytes::new(), failed: None };
         job.pieces = pieces.iter().map(|(begin, _)| piece(*begin)).collect();
+        let ahead = job.request.ahead;
         for (piece, (begin, end)) in pieces.iter().enumerate() {
             let purpose = Purpose::Read(ReadFor::Piece { job: id, piece });
-            self.reads.enqueue(purpose, segment, *begin, end - begin);
+            self.reads.enqueue(purpose, segment, *begin, end - begin, ahead);
         }
         if pieces.is_empty() {
             return self.answer_read(id);
@@ -566,22 +346,6 @@ impl Shard {
             at_risk: format!("{count} {}", records_from(log, first, dlsn)),
         };
         Err(ReadError::Damaged { log, damage })
-    }
-
-    /// Records that no segment's index knows should be in the oldest one, or in the newest.
-    fn nowhere(&self) -> Where {
-        let oldest = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment);
-        Where::Missing(oldest.or(self.newest()).unwrap_or(SegmentId(0)))
-    }
-
-    fn missing(&self, log: LogId, sequence: Sequence, segment: SegmentId) -> Damaged {
-        Damaged {
-            shard: self.config.shard,
-            segment,
-            offset: 0,
-            what: "acknowledged records are not where they should be",
-            at_risk: format!("records of log {log} from sequence {sequence}"),
-        }
     }
 
     fn rebuild_for(&mut self, id: u64, segment: SegmentId) {

@@ -213,6 +213,7 @@ impl Fetch {
             at,
             bytes_max: self.bytes_max,
             wait,
+            ahead,
             planned: Some(told),
             reply,
         };

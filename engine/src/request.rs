@@ -143,6 +143,8 @@ pub struct ReadRequest {
     pub bytes_max: u32,
     /// Whether to wait until there is a record, instead of answering with none.
     pub wait: bool,
+    /// Nobody waits for it yet: while records are written it stands back.
+    pub ahead: bool,
     /// Told as soon as it is known where the answer will end, if the device has to be asked for
     /// it: so that a client can ask for what follows meanwhile. Dropped where that is not so.
     pub planned: Option<Reply<Planned, ReadError>>,

@@ -194,7 +194,13 @@ impl Shard {
         let walk = self.walks.walks.get_mut(&id).expect("it is being advanced");
         let offset = u32::try_from(begin).expect("not behind the link");
         walk.window = (Link { offset, ..link }, Bytes::new());
-        self.reads.enqueue(Purpose::Read(ReadFor::Walk(id)), link.segment, begin, end - begin);
+        self.reads.enqueue(
+            Purpose::Read(ReadFor::Walk(id)),
+            link.segment,
+            begin,
+            end - begin,
+            false,
+        );
     }
 
     /// An entry of the chain was read.
@@ -233,7 +239,7 @@ impl Shard {
             walk.window = (link, Bytes::new());
             let (segment, offset) = (link.segment, link.offset.into());
             let len = self.journal.entry_size_max().into();
-            self.reads.enqueue(Purpose::Read(ReadFor::Walk(id)), segment, offset, len);
+            self.reads.enqueue(Purpose::Read(ReadFor::Walk(id)), segment, offset, len, false);
             return false;
         }
         let found = match (&entry, control, end) {

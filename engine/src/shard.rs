@@ -27,11 +27,9 @@ use crate::format::{EngineId, Place};
 use crate::index::{IndexCache, SectionRef, SegmentIndex};
 use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
 use crate::judge::{Last, Later, Newer};
-use crate::limits::{
-    IDLE_WATERMARK_US, INDEX_CACHE_SIZE, READS_BESIDE_WRITES_MAX, READS_IN_FLIGHT_MAX, WRITING_US,
-};
+use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, WRITING_US};
 use crate::position::{SegmentId, ShardId};
-use crate::read::Reads;
+use crate::reads::Reads;
 use crate::recover::{Ended, Recovery};
 use crate::replay::Identity;
 use crate::reply::Reply;
@@ -138,7 +136,7 @@ pub struct Shard {
     next_op: u32,
     pub(crate) queue: VecDeque<(Purpose, OpKind)>,
     last_durable_us: u64,
-    /// Records were being written when last it was looked at: reads stand back.
+    /// Records were being written when last it was looked at: reads ahead stand back.
     pub(crate) is_writing: bool,
     /// Truncations and drops so far.
     pub(crate) removals: u64,
@@ -347,8 +345,7 @@ impl Shard {
         let wrote = now.mono_us.saturating_sub(self.last_durable_us) < WRITING_US;
         let over = self.stopped.is_some() || !self.closing.is_empty();
         self.is_writing = !over && (wrote || !self.journal.is_quiet());
-        let max = if self.is_writing { READS_BESIDE_WRITES_MAX } else { READS_IN_FLIGHT_MAX };
-        if self.reads.in_flight < max { self.reads.queue.pop_front() } else { None }
+        self.reads.poll(self.is_writing)
     }
 
     /// An entry without content: when idle, so that its watermark covers what was written before,
@@ -371,7 +368,7 @@ impl Shard {
             return Some(self.journal.mark(Flags::CLOSE, now));
         }
         // Reads that were asked for are answered: they only have to be started for that.
-        if !self.reads.queue.is_empty() {
+        if self.reads.has_queued() {
             return None;
         }
         self.finish(&Ok(()));
@@ -381,7 +378,7 @@ impl Shard {
     /// The end: everyone who asked for it is told.
     pub(crate) fn finish(&mut self, result: &Result<(), Stopped>) {
         self.finished = true;
-        self.reads.queue.clear();
+        self.reads.clear();
         for reply in std::mem::take(&mut self.closing) {
             self.answers.push_back(Answer::other(reply, result.clone()));
         }

@@ -37,13 +37,14 @@ enum Instant {
 }
 
 impl Instant {
-    fn draw(rng: &mut Rng) -> Self {
+    /// Lives grow longer, until what is slow on this machine has been met as well.
+    fn draw(rng: &mut Rng, kill: u32) -> Self {
         let mut micros = |max| Duration::from_micros(rng.below(max));
         let (soon, later, little) = (micros(4_000), micros(12_000), micros(800));
         match rng.below(4) {
             0 => Self::AfterSpawn(soon),
             1 => Self::InOpening(later),
-            _ => Self::AfterLines(1 + rng.below(1500), little),
+            _ => Self::AfterLines(1 + rng.below(1500 * u64::from(1 + kill / 24)), little),
         }
     }
 }
@@ -124,7 +125,7 @@ fn storm(seed: u64, dir: &Path) {
     let (mut told, mut met) = (Told::default(), Met::default());
     for kill in 1..=KILLS_MAX {
         let way = ["ring", "plain", "cached"][rng.index(3)];
-        let instant = Instant::draw(&mut rng);
+        let instant = Instant::draw(&mut rng, kill);
         println!("kill {kill}: {way}, {instant:?}");
         Worker::start(dir, way).kill_at(instant, &mut told, &mut met);
         if kill % 12 == 0 {

@@ -33,7 +33,19 @@ const UNSAFE: &[&str] = &["buf", "uring"];
 /// the `impl Shard` blocks of one shard in several files, and the handles of the API, which hold
 /// the engine that makes them.
 const LAYERS: &[&[&str]] = &[
-    &["roll", "load", "read", "owner", "restore", "retention", "serve", "open", "shard"],
+    &[
+        "roll",
+        "load",
+        "reads",
+        "seek",
+        "read",
+        "owner",
+        "restore",
+        "retention",
+        "serve",
+        "open",
+        "shard",
+    ],
     &["log", "reader", "processor", "options", "engine"],
 ];
 

@@ -224,7 +224,15 @@ impl<'a> Checker<'a> {
         let at = At::Sequence(Sequence::new(next));
         let (id, bytes_max, wait) = (self.ids[log], 1 << 20, false);
         let answer = flat.ask(|reply| {
-            Request::Read(ReadRequest { log: id, at, bytes_max, wait, planned: None, reply })
+            Request::Read(ReadRequest {
+                log: id,
+                at,
+                bytes_max,
+                wait,
+                ahead: false,
+                planned: None,
+                reply,
+            })
         });
         let Ok(answer) = answer else { return Ok(answer) };
         let known = &self.truth.logs[log];
@@ -309,7 +317,15 @@ impl<'a> Checker<'a> {
         appended.map_err(|error| error.to_string())?;
         let (at, bytes_max, wait) = (At::Earliest, 1 << 20, false);
         let read = flat.ask(|reply| {
-            Request::Read(ReadRequest { log, at, bytes_max, wait, planned: None, reply })
+            Request::Read(ReadRequest {
+                log,
+                at,
+                bytes_max,
+                wait,
+                ahead: false,
+                planned: None,
+                reply,
+            })
         });
         let records = records_of(&read.map_err(|error| error.to_string())?)?;
         let right = records.len() == 1 && records[0].payload == "after the flip";

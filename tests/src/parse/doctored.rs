@@ -82,7 +82,15 @@ impl Doctored {
         let (log, bytes_max, wait) = (info.id, 1 << 16, false);
         for at in [At::Earliest, At::Latest, At::Sequence(info.first)] {
             let _ = self.ask(|reply| {
-                Request::Read(ReadRequest { log, at, bytes_max, wait, planned: None, reply })
+                Request::Read(ReadRequest {
+                    log,
+                    at,
+                    bytes_max,
+                    wait,
+                    ahead: false,
+                    planned: None,
+                    reply,
+                })
             });
         }
     }

@@ -132,6 +132,7 @@ impl World {
                 at,
                 bytes_max,
                 wait,
+                ahead: false,
                 planned: None,
                 reply,
             }))?;

@@ -264,8 +264,9 @@ impl World {
         let bytes_max = [1, 10_000, 1 << 20][self.rng.index(3)];
         let (reply, pending) = pair();
         self.note(|_| format!("read {id} {at:?} wait {wait}"));
-        let request =
-            Request::Read(ReadRequest { log: id, at, bytes_max, wait, planned: None, reply });
+        let ahead = self.rng.one_in(2);
+        let read = ReadRequest { log: id, at, bytes_max, wait, ahead, planned: None, reply };
+        let request = Request::Read(read);
         let now = self.now;
         self.shard.as_mut().expect("it wants requests").handle_request(request, now);
         if self.rng.one_in(10) {

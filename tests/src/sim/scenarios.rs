@@ -76,7 +76,15 @@ impl World {
         let (reply, pending) = pair();
         let (at, wait, bytes_max) = (At::Earliest, false, 1 << 20);
         let read = self.coverage.counts.records_read;
-        let request = Request::Read(ReadRequest { log, at, bytes_max, wait, planned: None, reply });
+        let request = Request::Read(ReadRequest {
+            log,
+            at,
+            bytes_max,
+            wait,
+            ahead: false,
+            planned: None,
+            reply,
+        });
         let now = self.now;
         self.shard.as_mut().expect("a process runs").handle_request(request, now);
         self.reads.push(Reading { log, at, wait, acked, first, pending });

@@ -185,7 +185,15 @@ pub(crate) fn read(world: &mut World, log: LogId) -> Vec<Record> {
     loop {
         let (bytes_max, wait) = (1 << 20, false);
         let answer = world.run(|reply| {
-            Request::Read(ReadRequest { log, at, bytes_max, wait, planned: None, reply })
+            Request::Read(ReadRequest {
+                log,
+                at,
+                bytes_max,
+                wait,
+                ahead: false,
+                planned: None,
+                reply,
+            })
         });
         if answer.sections.is_empty() {
             return records;
