@@ -11,18 +11,25 @@
 //!
 //! Not here: answers, and when they may be given (`shard`).
 
-use std::collections::BTreeMap;
+mod manifest;
 
-use bytes::BytesMut;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
+use crate::format::codec::Codec;
 use crate::format::control::{
-    ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestHead, ManifestLog,
-    ManifestReader, ManifestSegment, SourcePosition,
+    ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestLog, ManifestReader,
+    ManifestSegment, SourcePosition, WriterBatch, writer_row_size_max,
 };
 use crate::format::entry::SectionHead;
+use crate::format::options::{LogOptions, Rates};
 use crate::limits::{SNAPSHOT_PART_SIZE, manifest_size_max};
-use crate::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
+use crate::position::{Dlsn, Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
+use crate::writers::Writers;
+use manifest::manifest_log;
 
 /// One log.
 #[derive(Clone, Debug)]
@@ -41,6 +48,28 @@ pub struct LogState {
     pub durable_next: Sequence,
     /// Last transaction id, as staged.
     pub last_txid: TxId,
+    /// Bytes of all records that it ever had, as staged: payloads and headers.
+    pub bytes: u64,
+    /// Nothing is appended any more: `next` stays what it was then.
+    pub sealed: bool,
+    /// `sealed` is durable when all entries below this ordinal of the journal are.
+    pub sealed_ordinal: u64,
+    /// Behind the last record that there ever will be, if it is sealed.
+    pub end: Sequence,
+    /// Who alone may append; 0 if all may.
+    pub owner: Epoch,
+    /// How often its options were set.
+    pub options_version: u32,
+    /// Its options, unless they are the default ones.
+    pub options: Option<Arc<LogOptions>>,
+}
+
+impl LogState {
+    /// How its sections are to be stored.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.options.as_ref().map_or(Codec::None, |options| options.compression)
+    }
 }
 
 /// One processor.
@@ -66,6 +95,9 @@ pub struct Catalog {
     readers: FxHashMap<ReaderId, ReaderState>,
     reader_names: BTreeMap<String, ReaderId>,
     segments: BTreeMap<SegmentId, ManifestSegment>,
+    writers: Writers,
+    /// Rates of the whole shard.
+    rates: Rates,
     next_log: LogId,
     next_reader: ReaderId,
     next_epoch: Epoch,
@@ -92,10 +124,12 @@ impl Default for Catalog {
             readers: FxHashMap::default(),
             reader_names: BTreeMap::new(),
             segments: BTreeMap::new(),
+            writers: Writers::default(),
+            rates: Rates::default(),
             next_log: LogId(1),
             next_reader: ReaderId(1),
             next_epoch: Epoch(1),
-            manifest_size: 64,
+            manifest_size: 128,
         }
     }
 }
@@ -116,6 +150,18 @@ impl Catalog {
     /// Names of all logs, sorted.
     pub fn log_names(&self) -> impl ExactSizeIterator<Item = (&str, LogId)> {
         self.log_names.iter().map(|(name, log)| (name.as_str(), *log))
+    }
+
+    /// Logs whose name begins with `prefix` and comes behind `after`, sorted.
+    pub fn logs_named<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &str,
+    ) -> impl Iterator<Item = (&'a str, LogId)> {
+        let from = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let names = self.log_names.range::<str, _>((from, Bound::Unbounded));
+        let names = names.take_while(move |(name, _)| name.starts_with(prefix));
+        names.map(|(name, log)| (name.as_str(), *log))
     }
 
     /// The processor with this number.
@@ -164,6 +210,18 @@ impl Catalog {
         self.manifest_size -= Control::ManifestSegment(gone).size();
     }
 
+    /// The idempotent writers.
+    #[must_use]
+    pub fn writers(&self) -> &Writers {
+        &self.writers
+    }
+
+    /// Rates of the whole shard.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        self.rates
+    }
+
     /// Number of the next log.
     #[must_use]
     pub fn next_log(&self) -> LogId {
@@ -187,8 +245,8 @@ impl Catalog {
     /// # Errors
     /// (size, limit) in bytes.
     pub fn room_in_manifest(&self, more: u64, segment_size: u64) -> Result<(), (u64, u64)> {
-        // Half of it: the other half is for the segments that are sealed meanwhile.
-        let max = manifest_size_max(segment_size) / 2;
+        // The last quarter is for the segments that are sealed meanwhile.
+        let max = manifest_size_max(segment_size) / 4 * 3;
         let size = self.manifest_size + more;
         if size <= max { Ok(()) } else { Err((size, max)) }
     }
@@ -214,6 +272,11 @@ impl Catalog {
         self.logs.get_mut(&log).expect("it was just truncated").first_ordinal = ordinal;
     }
 
+    /// A seal was staged; it is durable when all entries below `ordinal` are.
+    pub fn set_sealed(&mut self, log: LogId, ordinal: u64) {
+        self.logs.get_mut(&log).expect("it was just sealed").sealed_ordinal = ordinal;
+    }
+
     /// Everything staged is durable (after the journal was read back).
     pub fn set_all_durable(&mut self) {
         for state in self.logs.values_mut() {
@@ -227,7 +290,8 @@ impl Catalog {
     /// [`Misfit`] if they do not follow the ones before.
     pub fn apply_records(&mut self, section: &SectionHead) -> Result<(), Misfit> {
         let records = (section.first_sequence, section.count.into());
-        self.append(section.log, records, section.first_txid, section.last_txid)
+        let bytes = section.raw_len.into();
+        self.append(section.log, records, (section.first_txid, section.last_txid), bytes)
     }
 
     /// As [`apply_records`](Self::apply_records), from the numbers.
@@ -238,8 +302,8 @@ impl Catalog {
         &mut self,
         log: LogId,
         (first, count): (Sequence, u64),
-        first_txid: TxId,
-        last_txid: TxId,
+        (first_txid, last_txid): (TxId, TxId),
+        bytes: u64,
     ) -> Result<(), Misfit> {
         if log >= self.next_log {
             return Err("records of a log that was never created");
@@ -252,8 +316,12 @@ impl Catalog {
         if first_txid < state.last_txid || last_txid < first_txid {
             return Err("transaction ids decrease");
         }
+        if state.sealed && first.after(count) > state.end {
+            return Err("records behind the end of a sealed log");
+        }
         state.next = first.after(count);
         state.last_txid = last_txid;
+        state.bytes = state.bytes.saturating_add(bytes);
         Ok(())
     }
 
@@ -264,23 +332,13 @@ impl Catalog {
     pub fn apply(&mut self, control: &Control, at: Link) -> Result<(), Misfit> {
         match control {
             Control::LogCreated { log, created_us, name } => {
-                if *log != self.next_log || self.log_names.contains_key(name) {
-                    return Err("a log is created twice");
-                }
-                self.next_log = LogId(log.0 + 1);
-                self.insert_log(ManifestLog {
-                    log: *log,
-                    created_us: *created_us,
-                    next: Sequence::FIRST,
-                    last_txid: TxId(0),
-                    first: Sequence::FIRST,
-                    name: name.clone(),
-                });
+                self.create_log(*log, *created_us, name)?;
             }
             Control::LogDropped { log } => {
                 let state = self.logs.remove(log).ok_or("a log is dropped that is not there")?;
                 self.log_names.remove(&state.name);
                 self.manifest_size -= Control::ManifestLog(manifest_log(*log, &state)).size();
+                self.manifest_size -= self.writers.remove_all(*log);
             }
             Control::LogTruncated { log, first } => {
                 let state = self.logs.get_mut(log).ok_or("a log is truncated that is not there")?;
@@ -296,9 +354,10 @@ impl Catalog {
                 self.reader_names.remove(&state.name);
                 self.manifest_size -= Control::ManifestReader(state).size();
             }
-            Control::Checkpoint(checkpoint) if checkpoint.carried => {}
-            Control::Checkpoint(checkpoint) => self.checkpoint(checkpoint, at)?,
-            Control::SnapshotPart { .. } => {}
+            Control::Checkpoint(checkpoint) if !checkpoint.carried => {
+                self.checkpoint(checkpoint, at)?;
+            }
+            Control::Checkpoint(_) | Control::SnapshotPart { .. } | Control::Seal { .. } => {}
             Control::ChainCarried { reader, head, oldest } => {
                 let state = self.readers.get_mut(reader).ok_or("a state of no processor")?;
                 state.stored.carried = Some(*head);
@@ -308,12 +367,127 @@ impl Catalog {
                 let state = self.segments.get_mut(segment).ok_or("a segment is freed twice")?;
                 state.freed = true;
             }
-            Control::Seal { .. } => {}
-            Control::ManifestHead(_)
-            | Control::ManifestLog(_)
-            | Control::ManifestReader(_)
-            | Control::ManifestSegment(_) => return Err("a manifest record outside the manifest"),
+            Control::SegmentPunched { segment } => {
+                let state = self.segments.get_mut(segment).filter(|state| !state.freed);
+                state.ok_or("a segment is punched that is not there")?.shortened = true;
+            }
+            Control::WriterOpened { .. }
+            | Control::WriterAppended { .. }
+            | Control::WriterForgotten { .. } => self.apply_writer(control, at)?,
+            Control::LogOwned { .. }
+            | Control::LogSealed { .. }
+            | Control::LogOptionsSet { .. }
+            | Control::LogRenamed { .. } => self.apply_setting(control)?,
+            Control::RatesSet { rates } => self.rates = *rates,
+            manifest => {
+                assert!((32..64).contains(&manifest.kind()), "every other kind stands above");
+                return Err("a manifest record outside the manifest");
+            }
         }
+        Ok(())
+    }
+
+    fn create_log(&mut self, log: LogId, created_us: u64, name: &str) -> Result<(), Misfit> {
+        if log != self.next_log || self.log_names.contains_key(name) {
+            return Err("a log is created twice");
+        }
+        self.next_log = LogId(log.0 + 1);
+        self.insert_log(ManifestLog {
+            log,
+            created_us,
+            next: Sequence::FIRST,
+            last_txid: TxId(0),
+            first: Sequence::FIRST,
+            bytes: 0,
+            sealed: false,
+            owner: Epoch(0),
+            options_version: 0,
+            options: None,
+            name: name.to_owned(),
+        });
+        Ok(())
+    }
+
+    fn apply_writer(&mut self, control: &Control, at: Link) -> Result<(), Misfit> {
+        match control {
+            Control::WriterOpened { log, epoch, increasing, name } => {
+                if !self.logs.contains_key(log) {
+                    return Err("a writer of a log that is not there");
+                }
+                self.use_epoch(*epoch)?;
+                if self.writers.named(*log, name).is_none() {
+                    self.manifest_size += writer_row_size_max(name);
+                }
+                self.writers.open(*log, *epoch, *increasing, name);
+            }
+            Control::WriterAppended { epoch, number, first, count, entry, slot } => {
+                counted(&[first.0])?;
+                let dlsn = Dlsn::new(at.segment, *entry, *slot);
+                let batch = WriterBatch { number: *number, first: *first, count: *count, dlsn };
+                if !self.writers.appended(*epoch, batch) {
+                    return Err("a batch does not follow the one of its writer before it");
+                }
+            }
+            Control::WriterForgotten { epoch } => {
+                let size = self.writers.remove(*epoch).ok_or("a writer is forgotten twice")?;
+                self.manifest_size -= size;
+            }
+            _ => unreachable!("the caller chose these"),
+        }
+        Ok(())
+    }
+
+    /// What changes a row of a log, and so its size.
+    fn apply_setting(&mut self, control: &Control) -> Result<(), Misfit> {
+        let (Control::LogOwned { log, .. }
+        | Control::LogSealed { log, .. }
+        | Control::LogOptionsSet { log, .. }
+        | Control::LogRenamed { log, .. }) = control
+        else {
+            unreachable!("the caller chose these")
+        };
+        if let Control::LogOwned { epoch, .. } = control
+            && *epoch >= self.next_epoch
+        {
+            self.use_epoch(*epoch)?;
+        }
+        let state = self.logs.get_mut(log).ok_or("a log is changed that is not there")?;
+        let before = Control::ManifestLog(manifest_log(*log, state)).size();
+        match control {
+            Control::LogOwned { epoch, .. } => state.owner = *epoch,
+            Control::LogSealed { next, .. } => {
+                if state.sealed || *next < state.next {
+                    return Err("a log is sealed twice, or before its end");
+                }
+                counted(&[next.0])?;
+                (state.sealed, state.end) = (true, *next);
+            }
+            Control::LogOptionsSet { options, .. } => {
+                state.options_version = state.options_version.saturating_add(1);
+                state.options = Some(Arc::clone(options));
+            }
+            Control::LogRenamed { name, .. } => {
+                if self.log_names.contains_key(name) {
+                    return Err("two logs have one name");
+                }
+                self.log_names.remove(&state.name);
+                self.log_names.insert(name.clone(), *log);
+                state.name.clone_from(name);
+            }
+            _ => unreachable!("matched above"),
+        }
+        self.manifest_size += Control::ManifestLog(manifest_log(*log, state)).size();
+        self.manifest_size -= before;
+        Ok(())
+    }
+
+    /// An owner's epoch is used for the first time.
+    fn use_epoch(&mut self, epoch: Epoch) -> Result<(), Misfit> {
+        if epoch < self.next_epoch {
+            return Err("an epoch is used twice");
+        }
+        counted(&[epoch.0])?;
+        self.next_epoch = Epoch(epoch.0 + 1);
         Ok(())
     }
 
@@ -407,136 +581,5 @@ impl Catalog {
             source.expect("`from` was found among the sources").next = to.next;
         }
         Ok(())
-    }
-
-    fn insert_log(&mut self, row: ManifestLog) {
-        self.log_names.insert(row.name.clone(), row.log);
-        self.manifest_size += Control::ManifestLog(row.clone()).size();
-        let state = LogState {
-            name: row.name,
-            created_us: row.created_us,
-            first: row.first,
-            first_ordinal: 0,
-            next: row.next,
-            durable_next: row.next,
-            last_txid: row.last_txid,
-        };
-        assert!(self.logs.insert(row.log, state).is_none());
-    }
-
-    fn insert_reader(&mut self, row: ManifestReader) {
-        self.reader_names.insert(row.name.clone(), row.reader);
-        self.manifest_size += Control::ManifestReader(row.clone()).size();
-        let id = row.reader;
-        let state =
-            ReaderState { stored: row, chains: 0, ended: false, parts: Vec::new(), parts_for: 0 };
-        assert!(self.readers.insert(id, state).is_none());
-    }
-
-    /// The manifest: everything that opening needs, in groups of records that fit `size_max` bytes
-    /// (F-12).
-    #[must_use]
-    pub fn manifest(&self, time_us: u64, size_max: u64) -> Vec<(BytesMut, u32)> {
-        let count = |len: usize| u32::try_from(len).expect("a manifest is bounded");
-        let head = Control::ManifestHead(ManifestHead {
-            next_log: self.next_log,
-            next_reader: self.next_reader,
-            next_epoch: self.next_epoch,
-            time_us,
-            logs: count(self.logs.len()),
-            readers: count(self.readers.len()),
-            segments: count(self.segments.len()),
-        });
-        let mut groups = vec![(BytesMut::new(), 0)];
-        for row in std::iter::once(head).chain(self.rows()) {
-            let (bytes, _) = groups.last().expect("there is always one");
-            if bytes.len() as u64 + row.size() > size_max {
-                groups.push((BytesMut::new(), 0));
-            }
-            let (bytes, count) = groups.last_mut().expect("there is always one");
-            row.put(bytes);
-            *count += 1;
-        }
-        groups
-    }
-
-    /// The rows of a manifest: segments, logs, processors, each sorted by number, so the same
-    /// catalog always gives the same bytes.
-    #[must_use]
-    pub fn rows(&self) -> Vec<Control> {
-        let mut rows: Vec<_> =
-            self.segments.values().map(|row| Control::ManifestSegment(*row)).collect();
-        let mut logs: Vec<_> = self.logs.iter().collect();
-        logs.sort_unstable_by_key(|(log, _)| **log);
-        rows.extend(logs.into_iter().map(|(l, s)| Control::ManifestLog(manifest_log(*l, s))));
-        let mut readers: Vec<_> = self.readers.values().collect();
-        readers.sort_unstable_by_key(|state| state.stored.reader);
-        rows.extend(readers.into_iter().map(|s| Control::ManifestReader(s.stored.clone())));
-        rows
-    }
-
-    /// The catalog that a whole manifest describes, and the commit time in it (F-12).
-    ///
-    /// # Errors
-    /// [`Misfit`] if the rows are not one whole manifest.
-    pub fn from_manifest(rows: Vec<Control>) -> Result<(Self, u64), Misfit> {
-        let mut catalog = Self::default();
-        let mut rows = rows.into_iter();
-        let Some(Control::ManifestHead(head)) = rows.next() else {
-            return Err("a manifest without a head");
-        };
-        if head.next_log == LogId(0) || head.next_reader == ReaderId(0) {
-            return Err("a manifest whose numbers begin at 0");
-        }
-        counted(&[head.next_log.0, head.next_reader.0, head.next_epoch.0])?;
-        catalog.next_log = head.next_log;
-        catalog.next_reader = head.next_reader;
-        catalog.next_epoch = head.next_epoch;
-        for row in rows {
-            match row {
-                Control::ManifestLog(row) => {
-                    let twice = catalog.logs.contains_key(&row.log)
-                        || catalog.log_names.contains_key(&row.name);
-                    if twice || row.log == LogId(0) || row.log >= head.next_log {
-                        return Err("a manifest names a log twice, or one that never was");
-                    }
-                    counted(&[row.next.0])?;
-                    catalog.insert_log(row);
-                }
-                Control::ManifestReader(row) => {
-                    let twice = catalog.readers.contains_key(&row.reader)
-                        || catalog.reader_names.contains_key(&row.name);
-                    if twice || row.reader == ReaderId(0) || row.reader >= head.next_reader {
-                        return Err("a manifest names a processor twice, or one that never was");
-                    }
-                    counted(&[row.number])?;
-                    catalog.insert_reader(row);
-                }
-                Control::ManifestSegment(row) => {
-                    if catalog.segments.contains_key(&row.segment) {
-                        return Err("a manifest names a segment twice");
-                    }
-                    counted(&[row.segment.0])?;
-                    catalog.add_segment(row);
-                }
-                _ => return Err("a record in the manifest that does not belong there"),
-            }
-        }
-        let counts = (catalog.logs.len(), catalog.readers.len(), catalog.segments.len());
-        if counts != (head.logs as usize, head.readers as usize, head.segments as usize) {
-            return Err("a manifest that is not whole");
-        }
-        Ok((catalog, head.time_us))
-    }
-}
-
-fn manifest_log(log: LogId, state: &LogState) -> ManifestLog {
-    ManifestLog {
-        log,
-        created_us: state.created_us,
-        next: state.next,
-        last_txid: state.last_txid,
-        first: state.first,
-        name: state.name.clone(),
     }
 }

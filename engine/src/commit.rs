@@ -22,12 +22,13 @@ use std::collections::VecDeque;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::buf::{Buf, Pool};
+use crate::format::codec::{Codec, Packer};
 use crate::format::control::{Control, Link};
 use crate::format::entry::{
     EntryHead, Flags, HEADER_SIZE, RecordsIn, SECTION_SIZE, SectionHead, entry_size, put_entry,
 };
 use crate::format::header::SegmentHeader;
-use crate::format::{EngineId, Place};
+use crate::format::{EngineId, Place, VERSION};
 use crate::io::{Now, OpKind};
 use crate::limits::{
     BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, ENTRY_SIZE_SMALL, MIB, SMALL_ENTRIES_IN_FLIGHT_MAX,
@@ -102,6 +103,7 @@ pub struct Journal {
     segment_size: u64,
     entry_size_max: u32,
     pool: Pool,
+    packer: Packer,
     policy: SyncPolicy,
     method: SyncMethod,
     active: Option<Active>,
@@ -137,6 +139,7 @@ impl Journal {
             segment_size,
             entry_size_max,
             pool: Pool::new(arena_size, (cache + in_flight + 2).min(256)),
+            packer: Packer::default(),
             policy,
             method: SyncMethod::Dsync,
             active: None,
@@ -269,6 +272,13 @@ impl Journal {
         Link { segment: active.segment, offset, index: self.open.controls() }
     }
 
+    /// Where the next record of a log will stand.
+    #[must_use]
+    pub fn next_dlsn(&self, log: LogId) -> Dlsn {
+        let active = self.active.as_ref().expect("staging needs a segment");
+        Dlsn::new(active.segment, active.entries, self.open.next_slot(log))
+    }
+
     /// Stages a control record. The caller asked [`fits`](Self::fits).
     pub fn put_control(&mut self, control: &Control) {
         assert!(self.has_room() || !self.open.is_empty());
@@ -280,13 +290,14 @@ impl Journal {
     pub fn put_records(
         &mut self,
         log: LogId,
+        codec: Codec,
         first: Sequence,
         records: impl Iterator<Item = StagedRecord>,
     ) -> Dlsn {
         assert!(self.has_room() || !self.open.is_empty());
         let active = self.active.as_ref().expect("staging needs a segment");
         let (segment, entry) = (active.segment, active.entries);
-        let slot = self.open.put_records(log, first, records);
+        let slot = self.open.put_records(log, codec, first, records);
         assert!(self.open.size() <= self.entry_size_max.into());
         Dlsn::new(segment, entry, slot)
     }
@@ -387,7 +398,7 @@ impl Journal {
             time_us: self.time_us,
             durable: active.durable,
         };
-        let (buf, sections, digest) = open.encode(&mut self.pool, &head);
+        let (buf, sections, digest) = open.encode(&mut self.pool, &mut self.packer, &head);
         active.digest = digest;
         (buf, sections, place)
     }
@@ -467,6 +478,7 @@ impl Journal {
         assert!(self.is_quiet());
         self.time_us = self.time_us.max(now.wall_us);
         let header = SegmentHeader {
+            version: VERSION,
             engine: self.engine,
             shard: self.shard,
             segment,
@@ -483,7 +495,7 @@ impl Journal {
         let size = u64::from(BLOCK_SIZE) + entries.sum::<u64>();
         let size = usize::try_from(size).expect("64-bit platforms only");
         let (engine, shard, time_us) = (self.engine, self.shard, self.time_us);
-        let mut entry = 0;
+        let (mut entry, packer) = (0, &mut self.packer);
         let buf = self.pool.build(size, |out| {
             out.put_slice(&block);
             for (index, (bytes, count)) in manifest.iter().enumerate() {
@@ -497,7 +509,7 @@ impl Journal {
                     durable: 0,
                 };
                 let sections: [RecordsIn<'_, StagedRecord>; 0] = [];
-                digest = put_entry(out, &head, (bytes, *count), &sections).1;
+                digest = put_entry(out, &head, (bytes, *count), &sections, packer).1;
                 entry += 1;
             }
         });

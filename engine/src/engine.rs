@@ -17,9 +17,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::change::Change;
 use crate::error::{LogError, OpenError, ProcessorError, Stopped};
 use crate::files::{Files, ShardDir};
+use crate::format::VERSION;
 use crate::format::header::Superblock;
+use crate::format::options::{LogOptions, Rates};
 use crate::helm::{self, Access};
 use crate::host::{DirLock, Host, make_dir};
 use crate::inbox::inbox;
@@ -169,12 +172,21 @@ impl Engine {
 
     /// Makes a log; an error if there is one of that name.
     pub fn create_log(&self, name: impl Into<String>) -> Operation<'static, Result<Log, LogError>> {
-        open_log(&self.0, name.into(), OpenMode::Create)
+        open_log(&self.0, name.into(), OpenMode::Create, None)
+    }
+
+    /// Makes a log with options; an error if there is one of that name.
+    pub fn create_log_with(
+        &self,
+        name: impl Into<String>,
+        options: LogOptions,
+    ) -> Operation<'static, Result<Log, LogError>> {
+        open_log(&self.0, name.into(), OpenMode::Create, Some(Arc::new(options)))
     }
 
     /// Opens a log; an error if there is none of that name.
     pub fn open_log(&self, name: impl Into<String>) -> Operation<'static, Result<Log, LogError>> {
-        open_log(&self.0, name.into(), OpenMode::Open)
+        open_log(&self.0, name.into(), OpenMode::Open, None)
     }
 
     /// Opens a log, or makes it.
@@ -182,17 +194,29 @@ impl Engine {
         &self,
         name: impl Into<String>,
     ) -> Operation<'static, Result<Log, LogError>> {
-        open_log(&self.0, name.into(), OpenMode::OpenOrCreate)
+        open_log(&self.0, name.into(), OpenMode::OpenOrCreate, None)
     }
 
     /// All logs whose names begin with `prefix`, sorted by name.
     pub fn list_logs(&self, prefix: &str) -> Operation<'_, Result<Vec<LogInfo>, LogError>> {
-        let prefix = prefix.to_owned();
+        self.list_logs_page(prefix, "", usize::MAX)
+    }
+
+    /// As [`list_logs`](Self::list_logs), but only names behind `after`, and at most `limit`: the
+    /// next page begins behind the last name of this one.
+    pub fn list_logs_page(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Operation<'_, Result<Vec<LogInfo>, LogError>> {
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
         Operation::new(async move {
             let mut answers = Vec::new();
             for shard in self.0.shard_ids() {
                 let (reply, pending) = reply::pair();
-                let request = Request::ListLogs { prefix: prefix.clone(), reply };
+                let (prefix, after) = (prefix.clone(), after.clone());
+                let request = Request::ListLogs { prefix, after, limit, reply };
                 answers.push(Response::send(self.0.access(shard), request, pending));
             }
             let mut logs = Vec::new();
@@ -200,7 +224,26 @@ impl Engine {
                 logs.append(&mut answer.await?);
             }
             logs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            logs.truncate(limit);
             Ok(logs)
+        })
+    }
+
+    /// Replaces the rates of the whole engine, durably. They are split evenly among its shards, so
+    /// a group alone reaches the rate of one shard.
+    pub fn set_rates(&self, rates: Rates) -> Operation<'_, Result<(), LogError>> {
+        Operation::new(async move {
+            let mut answers = Vec::new();
+            for shard in self.0.shard_ids() {
+                let (reply, pending) = reply::pair();
+                let rates = rates.split(self.shard_count());
+                let request = Request::Change(Box::new(Change::SetRates { rates, reply }));
+                answers.push(Response::send(self.0.access(shard), request, pending));
+            }
+            for answer in answers {
+                answer.await?;
+            }
+            Ok(())
         })
     }
 
@@ -365,8 +408,13 @@ pub(crate) fn open(options: Options) -> Result<Engine, OpenError> {
             return Err(OpenError::Foreign { path: dir, why });
         }
     };
+    check_made(&options, meta.superblock())?;
+    if meta.superblock().version < VERSION {
+        // Before the first segment of this version (F-2). Older programs refuse it from here on.
+        let what = "bringing engine.meta to the newest format version of";
+        meta.renew().map_err(|error| io_error(what, error))?;
+    }
     let superblock = meta.superblock().clone();
-    check_made(&options, &superblock)?;
     if let Err(error) = meta.level() {
         tracing::warn!(dir = %dir.display(), %error, "only one copy of engine.meta is up to date");
     }
@@ -453,6 +501,7 @@ fn new_superblock(options: &Options) -> Superblock {
     let default = u16::try_from(cores.min(usize::from(crate::limits::SHARDS_MAX)));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Superblock {
+        version: VERSION,
         engine: uuid::Uuid::new_v4().into_bytes(),
         shard_count: options.shards.unwrap_or(default.expect("it was bounded")),
         segment_size: options.new_segment_size(),

@@ -5,10 +5,13 @@
 //!
 //! Not here: `From<io::Error>`. Which operation failed is never hidden.
 
+mod write;
+
 use std::path::PathBuf;
 
 use crate::io::IoError;
-use crate::position::{Dlsn, Epoch, LogId, SegmentId, Sequence, ShardId, TxId};
+use crate::position::{Dlsn, Epoch, LogId, SegmentId, Sequence, ShardId};
+pub use write::{AppendError, CommitError};
 
 /// The shard no longer takes work: a write or sync failed, or the engine was closed.
 ///
@@ -172,6 +175,55 @@ pub enum LogError {
     /// The log was dropped, or its number is not known.
     #[error("the log was dropped; open it again by name")]
     Dropped,
+    /// The options cannot be set.
+    #[error("{why}; the options are unchanged")]
+    Options {
+        /// What is wrong with them.
+        why: String,
+    },
+    /// Somebody else changed the options meanwhile.
+    #[error(
+        "the options of log {name:?} are at version {version}, not {replaces}: somebody changed \
+         them meanwhile; describe the log and decide again"
+    )]
+    OptionsChanged {
+        /// The log.
+        name: String,
+        /// The version that was to be replaced.
+        replaces: u32,
+        /// The version that is there.
+        version: u32,
+    },
+    /// The new name is of another group.
+    #[error("{name:?} is not of the log's group {group:?}: a log stays in its group")]
+    OtherGroup {
+        /// The new name.
+        name: String,
+        /// The log's group.
+        group: String,
+    },
+    /// The log was sealed.
+    #[error("the log was sealed at {next}: nothing is appended to it any more")]
+    Sealed {
+        /// Behind its last record.
+        next: Sequence,
+    },
+    /// Only the owner may do this.
+    #[error(
+        "the log has an owner (epoch {owner}), which is not this one (epoch {own}, 0 for none)"
+    )]
+    Owned {
+        /// The epoch of who asked, 0 for none.
+        own: Epoch,
+        /// The log's owner.
+        owner: Epoch,
+    },
+    /// There is no writer of that name.
+    #[error("the log has no writer {name:?}")]
+    NoSuchWriter {
+        /// The name.
+        name: String,
+    },
     /// A processor reads from the log.
     #[error("log {name:?} is a source of processor {reader:?}; drop that one first")]
     InUse {
@@ -230,62 +282,6 @@ pub enum LogError {
      disk space, then try again"
 )]
 pub struct NoSpace;
-
-/// Records were not appended.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AppendError {
-    /// Nothing was written: a record is too large.
-    #[error("record of {len} bytes: the limit is {max}; split it before appending")]
-    TooLarge {
-        /// Its size in bytes.
-        len: usize,
-        /// The limit in bytes.
-        max: usize,
-    },
-    /// Nothing was written: the batch is too large to be atomic.
-    #[error("the batch needs {len} bytes of an entry, the limit is {max}; append it in parts")]
-    BatchTooLarge {
-        /// Its size in bytes, with what is stored beside the payloads.
-        len: u64,
-        /// The limit in bytes.
-        max: u64,
-    },
-    /// Nothing was written: a transaction id went down.
-    #[error("transaction id {txid} is below {last}, the last one of the log; it never decreases")]
-    TxIdDecreased {
-        /// What was given.
-        txid: TxId,
-        /// The log's last one.
-        last: TxId,
-    },
-    /// Nothing was written: the logs are not all of one group.
-    #[error(
-        "log {log:?} is not of group {group:?}; a batch is atomic inside one group only: name the \
-             logs \"{group}/..\" to keep them together, or append to each with its own call"
-    )]
-    OtherGroup {
-        /// The log.
-        log: String,
-        /// The group of the others.
-        group: String,
-    },
-    /// Nothing was written: `try_append` found the inbox full.
-    #[error("{waiting} bytes already wait for this shard; try again once one request is answered")]
-    Busy {
-        /// Bytes that wait.
-        waiting: u64,
-    },
-    /// Nothing was written: the log was dropped.
-    #[error("the log was dropped; open it again by name")]
-    Dropped,
-    /// Nothing was written: the disk is full.
-    #[error("{0}")]
-    NoSpace(NoSpace),
-    /// See [`Stopped`].
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-}
 
 /// Records could not be read. The log is unchanged.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -398,78 +394,6 @@ pub enum ProcessorError {
         /// The newer owner.
         newer: Epoch,
     },
-    /// Nothing was written: the disk is full.
-    #[error("{0}")]
-    NoSpace(NoSpace),
-    /// See [`Stopped`].
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-}
-
-/// A commit did not happen: neither state nor outputs nor position. The processor has ended and
-/// must be opened again, which restores the last commit that did.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommitError {
-    /// A newer owner opened the processor.
-    #[error("fenced: epoch {newer} has opened this processor, this one is epoch {own}; stop")]
-    Fenced {
-        /// The epoch of this processor.
-        own: Epoch,
-        /// The newer owner.
-        newer: Epoch,
-    },
-    /// An earlier commit of this processor failed.
-    #[error("an earlier commit of this processor failed; open it again to restore its state")]
-    Ended,
-    /// The commit before it did not come before it: it was refused, or waited for room in a full
-    /// inbox, or was dropped while it waited.
-    #[error(
-        "commit {number} of this processor came before the one that it follows; wait for each \
-         commit, or poll them in order, and open the processor again"
-    )]
-    Overtaken {
-        /// Its number.
-        number: u64,
-    },
-    /// The position does not follow the last one, or lies beyond the log's end.
-    #[error(
-        "position {next} of log {log} does not follow: the checkpoint is at {stored}, the log's \
-             end at {end}"
-    )]
-    Position {
-        /// The source.
-        log: LogId,
-        /// What the commit says.
-        next: Sequence,
-        /// What is stored.
-        stored: Sequence,
-        /// The next sequence of the log.
-        end: Sequence,
-    },
-    /// A position was given for a log that is no source.
-    #[error("log {log} is no source of this processor")]
-    NoSource {
-        /// The log.
-        log: LogId,
-    },
-    /// An output could not be appended.
-    #[error("an output was refused: {0}")]
-    Output(AppendError),
-    /// The commit is too large to be atomic.
-    #[error(
-        "the commit needs {len} bytes of an entry, the limit is {max}; process fewer records at \
-             once, or commit the state as a snapshot, which may be larger"
-    )]
-    TooLarge {
-        /// Its size in bytes.
-        len: u64,
-        /// The limit in bytes.
-        max: u64,
-    },
-    /// The processor was dropped.
-    #[error("the processor was dropped")]
-    Dropped,
     /// Nothing was written: the disk is full.
     #[error("{0}")]
     NoSpace(NoSpace),

@@ -13,13 +13,14 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
-use crate::format::entry::Entry;
+use crate::format::codec::Codec;
+use crate::format::entry::{Entry, SectionHead};
 use crate::format::{Place, checksum};
-use crate::limits::SEGMENT_SIZE_MAX;
+use crate::limits::{ENTRY_SIZE_MAX, SEGMENT_SIZE_MAX};
 use crate::position::{LogId, SegmentId, Sequence, TxId};
 
-const MAGIC: &[u8; 8] = b"oncelogI";
-const SECTION_REF_SIZE: usize = 56;
+const MAGIC: &[u8; 8] = b"oncelogJ";
+const SECTION_REF_SIZE: usize = 60;
 
 /// One section of a log, enough to read it and to check what was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +41,33 @@ pub struct SectionRef {
     pub entry_offset: u32,
     /// Where it begins in its entry, in bytes.
     pub offset: u32,
-    /// Its size in bytes.
+    /// Its size in bytes, as it is stored.
     pub len: u32,
+    /// The size of its records in bytes.
+    pub raw_len: u32,
+    /// How it is stored.
+    pub codec: Codec,
 }
 
 impl SectionRef {
+    /// A section of the entry with this number, at this offset, of this commit time.
+    #[must_use]
+    pub fn new(head: &SectionHead, (entry, entry_offset): (u32, u32), time_us: u64) -> Self {
+        Self {
+            first: head.first_sequence,
+            first_txid: head.first_txid,
+            time_us,
+            checksum: head.checksum,
+            count: head.count,
+            entry,
+            entry_offset,
+            offset: head.offset,
+            len: head.len,
+            raw_len: head.raw_len,
+            codec: head.codec,
+        }
+    }
+
     /// The sequence behind its last record.
     #[must_use]
     pub fn end(&self) -> Sequence {
@@ -64,6 +87,8 @@ impl SectionRef {
 pub struct LogSpan {
     /// The log's next sequence when the segment began.
     pub start: Sequence,
+    /// Bytes of all records that it ever had when the segment began.
+    pub bytes: u64,
     /// Its sections in the segment.
     pub sections: Vec<SectionRef>,
 }
@@ -97,8 +122,8 @@ pub struct SegmentIndex {
 
 impl SegmentIndex {
     /// An index that knows where each log stood when the segment began.
-    pub fn begin(starts: impl IntoIterator<Item = (LogId, Sequence)>) -> Self {
-        let span = |(log, start)| (log, LogSpan { start, sections: Vec::new() });
+    pub fn begin(starts: impl IntoIterator<Item = (LogId, Sequence, u64)>) -> Self {
+        let span = |(log, start, bytes)| (log, LogSpan { start, bytes, sections: Vec::new() });
         Self { logs: starts.into_iter().map(span).collect(), sections: 0, holes: false }
     }
 
@@ -117,25 +142,16 @@ impl SegmentIndex {
     pub fn add(&mut self, log: LogId, section: SectionRef) {
         // A log that is not known was created in this segment, unless its manifest row is damaged.
         let start = if self.holes { section.first } else { Sequence::FIRST };
-        let span = || LogSpan { start, sections: Vec::new() };
+        let span = || LogSpan { start, bytes: 0, sections: Vec::new() };
         self.logs.entry(log).or_insert_with(span).sections.push(section);
         self.sections += 1;
     }
 
     /// Adds all sections of an entry.
     pub fn add_entry(&mut self, entry: &Entry) {
+        let Place { entry: number, offset, .. } = entry.head.place;
         for head in entry.records() {
-            let section = SectionRef {
-                first: head.first_sequence,
-                first_txid: head.first_txid,
-                time_us: entry.head.time_us,
-                checksum: head.checksum,
-                count: head.count,
-                entry: entry.head.place.entry,
-                entry_offset: entry.head.place.offset,
-                offset: head.offset,
-                len: head.len,
-            };
+            let section = SectionRef::new(head, (number, offset), entry.head.time_us);
             self.add(head.log, section);
         }
     }
@@ -175,6 +191,7 @@ impl SegmentIndex {
         for (log, span) in logs {
             out.put_u64_le(log.0);
             out.put_u64_le(span.start.0);
+            out.put_u64_le(span.bytes);
             out.put_u64_le(span.sections.len() as u64);
             for section in &span.sections {
                 put_section(&mut out, section);
@@ -204,7 +221,8 @@ impl SegmentIndex {
         for _ in 0..bytes.try_get_u64_le().ok()? {
             let log = LogId(bytes.try_get_u64_le().ok()?);
             let start = Sequence(bytes.try_get_u64_le().ok()?);
-            let mut span = LogSpan { start, sections: Vec::new() };
+            let bytes_before = bytes.try_get_u64_le().ok()?;
+            let mut span = LogSpan { start, bytes: bytes_before, sections: Vec::new() };
             for _ in 0..bytes.try_get_u64_le().ok()? {
                 let section = take_section(&mut bytes)?;
                 // In order; behind a hole the first one may come long after the start.
@@ -242,7 +260,8 @@ fn put_section(out: &mut BytesMut, section: &SectionRef) {
     out.put_u32_le(section.entry_offset);
     out.put_u32_le(section.offset);
     out.put_u32_le(section.len);
-    out.put_u32_le(0);
+    out.put_u32_le(section.raw_len);
+    out.put_u32_le(section.codec.number().into());
     assert_eq!(out.len() - before, SECTION_REF_SIZE);
 }
 
@@ -250,7 +269,7 @@ fn take_section(bytes: &mut Bytes) -> Option<SectionRef> {
     if bytes.len() < SECTION_REF_SIZE {
         return None;
     }
-    let section = SectionRef {
+    let mut section = SectionRef {
         first: Sequence(bytes.get_u64_le()),
         first_txid: TxId(bytes.get_u64_le()),
         time_us: bytes.get_u64_le(),
@@ -260,9 +279,12 @@ fn take_section(bytes: &mut Bytes) -> Option<SectionRef> {
         entry_offset: bytes.get_u32_le(),
         offset: bytes.get_u32_le(),
         len: bytes.get_u32_le(),
+        raw_len: bytes.get_u32_le(),
+        codec: Codec::None,
     };
-    let reserved = bytes.get_u32_le();
-    (reserved == 0 && section.range().end <= SEGMENT_SIZE_MAX).then_some(section)
+    section.codec = Codec::from_number(u8::try_from(bytes.get_u32_le()).ok()?)?;
+    let lengths = section.raw_len >= section.len && section.raw_len <= ENTRY_SIZE_MAX;
+    (lengths && section.range().end <= SEGMENT_SIZE_MAX).then_some(section)
 }
 
 /// Indexes of sealed segments, the least recently used forgotten first.

@@ -52,6 +52,12 @@ pub mod sync;
 #[doc(hidden)]
 pub mod request;
 #[doc(hidden)]
+pub mod change;
+#[doc(hidden)]
+pub mod rates;
+#[doc(hidden)]
+pub mod writers;
+#[doc(hidden)]
 pub mod catalog;
 #[doc(hidden)]
 pub mod index;
@@ -80,6 +86,8 @@ mod reads;
 mod seek;
 mod read;
 mod owner;
+mod ownership;
+mod settings;
 mod restore;
 mod retention;
 mod serve;
@@ -107,6 +115,7 @@ mod repair;
 mod response;
 mod reader;
 mod log;
+mod writer;
 mod processor;
 mod options;
 mod engine;
@@ -117,12 +126,15 @@ struct Readme;
 
 pub use bytes::Bytes;
 
+pub use change::{WriterInfo, Written};
 pub use engine::{Engine, EngineInfo, ShardInfo};
 pub use error::{
     AppendError, CommitError, Damaged, LogError, NameError, NoSpace, OpenError, ProcessorError,
     ReadError, Stopped,
 };
+pub use format::codec::Codec;
 pub use format::control::SourcePosition;
+pub use format::options::{LogOptions, Rates, Retention};
 pub use host::Host;
 pub use io::IoError;
 pub use log::{AppendBatch, Batch, From, Log};
@@ -140,3 +152,4 @@ pub use response::{Operation, Response};
 pub use sync::SyncMethod;
 pub use thread::{IoMode, RunnerInfo};
 pub use verify::Verify;
+pub use writer::{ExclusiveWriter, ExclusiveWriterOptions, Writer, WriterOptions};

@@ -51,7 +51,7 @@ struct Rebuild {
 #[derive(Default)]
 struct Content {
     /// From the manifest, until the first entry behind it.
-    starts: Vec<(LogId, Sequence)>,
+    starts: Vec<(LogId, Sequence, u64)>,
     index: Option<SegmentIndex>,
     holes: bool,
 }
@@ -62,7 +62,7 @@ impl Content {
             let rows = entry.sections_match(bytes).then(|| control_records(entry, bytes)).flatten();
             self.holes |= rows.is_none();
             self.starts.extend(rows.iter().flatten().filter_map(|row| match row {
-                Control::ManifestLog(log) => Some((log.log, log.next)),
+                Control::ManifestLog(log) => Some((log.log, log.next, log.bytes)),
                 _ => None,
             }));
         } else {

@@ -7,15 +7,18 @@
 
 use std::sync::Arc;
 
+use crate::change::{Author, Change, WriterInfo};
 use crate::engine::Inner;
-use crate::error::{AppendError, LogError, ReadError};
+use crate::error::{AppendError, LogError, ReadError, Stopped};
+use crate::format::options::LogOptions;
 use crate::helm::Access;
-use crate::name::group_of;
+use crate::name::{check_name, group_of};
 use crate::position::{Dlsn, LogId, Sequence, ShardId};
 use crate::reader::{Reader, Record};
-use crate::reply;
+use crate::reply::{self, Reply};
 use crate::request::{Appended, At, LogInfo, NewRecord, Part, Request};
 use crate::response::{Operation, Response};
+use crate::writer::{ExclusiveWriter, ExclusiveWriterOptions, WriterOptions};
 
 /// Where to read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +111,8 @@ impl Log {
     /// Appends one record. The answer means durable and visible.
     pub fn append(&self, record: impl Into<NewRecord>) -> Response<Appended, AppendError> {
         let (reply, pending) = reply::pair();
-        let request = Request::Append { log: self.id, record: record.into(), reply };
+        let (log, author) = (self.id, Author::Anyone);
+        let request = Request::Append { log, author, record: record.into(), reply };
         Response::send(self.access(), request, pending)
     }
 
@@ -121,7 +125,8 @@ impl Log {
         record: impl Into<NewRecord>,
     ) -> Result<Response<Appended, AppendError>, AppendError> {
         let (reply, pending) = reply::pair();
-        let request = Request::Append { log: self.id, record: record.into(), reply };
+        let (log, author) = (self.id, Author::Anyone);
+        let request = Request::Append { log, author, record: record.into(), reply };
         match self.access().inbox.try_push(request.size(), request) {
             Ok(()) => Ok(Response::send_all(self.access(), [], pending)),
             Err(_) => Err(AppendError::Busy { waiting: self.access().inbox.bytes() }),
@@ -135,8 +140,8 @@ impl Log {
         records: impl IntoIterator<Item = R>,
     ) -> AppendBatch {
         let records = records.into_iter().map(Into::into).collect();
-        let parts = vec![Part { log: self.id, records }];
-        AppendBatch(send_batch(self.access(), parts))
+        let parts = vec![Part { log: self.id, author: Author::Anyone, records }];
+        AppendBatch::new(send_batch(self.access(), parts))
     }
 
     /// Reads from a position on. Nothing is read before the first call of
@@ -159,6 +164,81 @@ impl Log {
     pub fn truncate(&self, before: Sequence) -> Response<(), LogError> {
         let (reply, pending) = reply::pair();
         let request = Request::Truncate { log: self.id, before, reply };
+        Response::send(self.access(), request, pending)
+    }
+
+    /// Ends the log, durably: nothing is appended to it any more, and readers get every record and
+    /// then the end. Twice is fine. Answers with its end.
+    pub fn seal(&self) -> Response<Sequence, LogError> {
+        self.seal_as(Author::Anyone)
+    }
+
+    pub(crate) fn seal_as(&self, author: Author) -> Response<Sequence, LogError> {
+        self.change(|log, reply| Change::SealLog { log, author, reply })
+    }
+
+    /// Replaces its options, durably.
+    pub fn set_options(&self, options: LogOptions) -> Response<LogInfo, LogError> {
+        let options = Arc::new(options);
+        self.change(|log, reply| Change::SetOptions { log, options, replaces: None, reply })
+    }
+
+    /// Replaces its options if they are still those of this version ([`LogInfo::options_version`]).
+    pub fn replace_options(
+        &self,
+        version: u32,
+        options: LogOptions,
+    ) -> Response<LogInfo, LogError> {
+        let (options, replaces) = (Arc::new(options), Some(version));
+        self.change(|log, reply| Change::SetOptions { log, options, replaces, reply })
+    }
+
+    /// Gives it another name in its group. This handle and readers go on; `name()` stays what it
+    /// was for this handle.
+    pub fn rename(&self, name: impl Into<String>) -> Operation<'_, Result<Log, LogError>> {
+        let name = name.into();
+        Operation::new(async move {
+            check_name(&name)?;
+            let renamed = self.change(|log, reply| Change::RenameLog { log, name, reply });
+            Ok(Self::new(Arc::clone(&self.inner), self.shard, &renamed.await?))
+        })
+    }
+
+    /// An idempotent writer of this name, to be opened.
+    pub fn writer(&self, name: impl Into<String>) -> WriterOptions {
+        WriterOptions::new(self.clone(), name.into())
+    }
+
+    /// The only one who may append from then on, to be opened.
+    pub fn exclusive_writer(&self) -> ExclusiveWriterOptions {
+        ExclusiveWriterOptions::new(self.clone())
+    }
+
+    /// Takes the log from its owner, whoever that is: everyone may append again.
+    pub fn share(&self) -> Response<(), LogError> {
+        self.change(|log, reply| Change::ShareLog { log, reply })
+    }
+
+    /// Its idempotent writers, in the order of their names.
+    pub fn list_writers(&self) -> Response<Vec<WriterInfo>, LogError> {
+        self.change(|log, reply| Change::ListWriters { log, reply })
+    }
+
+    /// Forgets an idempotent writer: its owner is fenced, and its numbers begin anew.
+    pub fn forget_writer(&self, name: impl Into<String>) -> Response<(), LogError> {
+        let name = name.into();
+        self.change(|log, reply| Change::ForgetWriter { log, name, reply })
+    }
+
+    pub(crate) fn change<T, E>(
+        &self,
+        change: impl FnOnce(LogId, Reply<T, E>) -> Change,
+    ) -> Response<T, E>
+    where
+        E: std::convert::From<Stopped>,
+    {
+        let (reply, pending) = reply::pair();
+        let request = Request::Change(Box::new(change(self.id, reply)));
         Response::send(self.access(), request, pending)
     }
 
@@ -196,6 +276,10 @@ pub(crate) fn send_batch(
 pub struct AppendBatch(Response<Vec<Appended>, AppendError>);
 
 impl AppendBatch {
+    pub(crate) fn new(response: Response<Vec<Appended>, AppendError>) -> Self {
+        Self(response)
+    }
+
     /// Blocks this thread until the records are durable.
     ///
     /// # Errors
@@ -250,13 +334,26 @@ impl Batch {
 
     /// Adds a record, behind those that were added for the same log before.
     pub fn append(mut self, log: &Log, record: impl Into<NewRecord>) -> Self {
+        self.check_group(log);
+        add_to_parts(&mut self.parts, (log.id, Author::Anyone), record.into());
+        self
+    }
+
+    /// As [`append`](Self::append), by the log's owner.
+    pub fn append_as(mut self, owner: &ExclusiveWriter, record: impl Into<NewRecord>) -> Self {
+        let log = owner.log();
+        self.check_group(log);
+        add_to_parts(&mut self.parts, (log.id, owner.author()), record.into());
+        self
+    }
+
+    /// A batch is of one group.
+    fn check_group(&mut self, log: &Log) {
         let first = self.first.get_or_insert_with(|| log.clone());
         if first.group() != log.group() || !Arc::ptr_eq(&first.inner, &log.inner) {
             let (log, group) = (log.name().to_owned(), first.group().to_owned());
             self.refused.get_or_insert(AppendError::OtherGroup { log, group });
         }
-        add_to_parts(&mut self.parts, log.id, record.into());
-        self
     }
 
     /// Commits it. Answers where the first record of each log stands, in the order in which the
@@ -271,9 +368,13 @@ impl Batch {
 }
 
 /// Adds a record to the part of its log.
-pub(crate) fn add_to_parts(parts: &mut Vec<Part>, log: LogId, record: NewRecord) {
-    match parts.iter_mut().find(|part| part.log == log) {
+pub(crate) fn add_to_parts(
+    parts: &mut Vec<Part>,
+    (log, author): (LogId, Author),
+    record: NewRecord,
+) {
+    match parts.iter_mut().find(|part| (part.log, part.author) == (log, author)) {
         Some(part) => part.records.push(record),
-        None => parts.push(Part { log, records: vec![record] }),
+        None => parts.push(Part { log, author, records: vec![record] }),
     }
 }

@@ -142,10 +142,10 @@ impl MetaFile {
         Ok(())
     }
 
-    /// Writes both copies anew.
+    /// Writes both copies anew, in the newest version.
     pub(crate) fn renew(&mut self) -> io::Result<()> {
         let generation = self.current.generation + 1;
-        self.update(Superblock { generation, ..self.current.clone() })
+        self.update(Superblock { generation, version: VERSION, ..self.current.clone() })
     }
 
     fn update(&mut self, superblock: Superblock) -> io::Result<()> {
@@ -207,6 +207,7 @@ pub(crate) mod tests {
 
     pub(crate) fn superblock() -> Superblock {
         Superblock {
+            version: VERSION,
             engine: [7; 16],
             shard_count: 9,
             segment_size: SEGMENT_SIZE_MIN,

@@ -18,6 +18,7 @@ use crate::error::{AppendError, CommitError, NoSpace, ProcessorError};
 use crate::format::control::{
     Checkpoint, CheckpointState, Control, SourcePosition, checkpoint_record_size,
 };
+use crate::io::Now;
 use crate::limits::{DELTA_BYTES_DUE, DELTAS_DUE};
 use crate::name::group_of;
 use crate::position::{Epoch, LogId, ReaderId};
@@ -32,8 +33,7 @@ impl Shard {
     pub(crate) fn open_reader(
         &mut self,
         name: String,
-        sources: Vec<String>,
-        change: bool,
+        (sources, change, owns): (Vec<String>, bool, Vec<String>),
         reply: Reply<Restored, ProcessorError>,
     ) -> Option<Request> {
         let known = self.catalog.reader_named(&name);
@@ -46,14 +46,29 @@ impl Shard {
         };
         let reader = known.unwrap_or(self.catalog.next_reader());
         let epoch = self.catalog.next_epoch();
+        let owned = match self.logs_to_own(&name, &owns, epoch) {
+            Ok(owned) => owned,
+            Err(error) => {
+                self.answer(Answer::other(reply, Err(error)));
+                return None;
+            }
+        };
         let control = Control::ReaderOpened { reader, epoch, sources: positions, name };
         // A manifest's row of a processor has 84 bytes more than this record. A known one has its
         // row already: it is never kept out, unless it wants more sources.
-        let room = match known.map(|known| self.more_sources(known, &control)) {
-            Some(0) => Ok(self.admit(need_of_control(&control), Class::Position)),
-            Some(more) => self.room_for(&control, more, Class::Position),
-            None => self.room_for(&control, control.size() + 84, Class::Data),
+        let rows = 8 * owned.len() as u64;
+        let size = control.size() + owned.iter().map(Control::size).sum::<u64>();
+        let need = Need { control: size, sections: 0, records: 0 };
+        let (more, class) = match known.map(|known| self.more_sources(known, &control)) {
+            Some(0) => (0, Class::Position),
+            Some(more) => (more + rows, Class::Position),
+            None => (control.size() + 84 + rows, Class::Data),
         };
+        let mut room = Ok(());
+        if more > 0 {
+            room = self.catalog.room_in_manifest(more, self.config.segment_size);
+        }
+        let room = room.map(|()| self.admit(need, class));
         let Control::ReaderOpened { name, .. } = &control else { unreachable!() };
         match room {
             Err((size, max)) => {
@@ -62,18 +77,40 @@ impl Shard {
             }
             Ok(Admit::Hold) => {
                 let name = name.clone();
-                return Some(Request::OpenReader { name, sources, change, reply });
+                return Some(Request::OpenReader { name, sources, change, owns, reply });
             }
             Ok(Admit::NoSpace) => {
                 self.answer(Answer::other(reply, Err(ProcessorError::NoSpace(NoSpace))));
             }
             Ok(Admit::Yes) => {
-                self.stage(&control);
+                for control in std::iter::once(&control).chain(&owned) {
+                    self.stage(control);
+                }
                 let id = self.add_walk(reader, WalkFor::Restore(reply));
                 self.defer(Deferred::Restore(id));
             }
         }
         None
+    }
+
+    /// What makes a processor the owner of its outputs.
+    fn logs_to_own(
+        &self,
+        name: &str,
+        owns: &[String],
+        epoch: Epoch,
+    ) -> Result<Vec<Control>, ProcessorError> {
+        let mut owned = Vec::new();
+        for own in owns {
+            if group_of(own) != group_of(name) {
+                let (log, group) = (own.clone(), group_of(name).to_owned());
+                return Err(ProcessorError::OtherGroup { log, group });
+            }
+            let log = self.catalog.log_named(own);
+            let log = log.ok_or_else(|| ProcessorError::NoSuchLog { name: own.clone() })?;
+            owned.push(Control::LogOwned { log, epoch });
+        }
+        Ok(owned)
     }
 
     /// Bytes by which the row of a known processor grows.
@@ -208,7 +245,7 @@ impl Shard {
         }
     }
 
-    pub(crate) fn commit(&mut self, commit: Box<CommitRequest>) -> Option<Request> {
+    pub(crate) fn commit(&mut self, commit: Box<CommitRequest>, now: Now) -> Option<Request> {
         let need = match self.check_commit(&commit) {
             Ok(need) => need,
             Err(error) => {
@@ -227,13 +264,13 @@ impl Shard {
                 self.end_owner(commit.reader);
                 self.answer(Answer::Commit(commit.reply, Err(CommitError::NoSpace(NoSpace))));
             }
-            Admit::Yes => self.stage_commit(*commit, need),
+            Admit::Yes => self.stage_commit(*commit, need, now),
         }
         None
     }
 
     /// Stages a commit that was checked and admitted: checkpoint and outputs, in one entry.
-    fn stage_commit(&mut self, commit: CommitRequest, need: Need) {
+    fn stage_commit(&mut self, commit: CommitRequest, need: Need, now: Now) {
         let CommitRequest { reader, epoch, number, from, to, outputs, reply, .. } = commit;
         let state = self.catalog.reader(reader).expect("its owner was checked");
         let (state, previous) = match commit.state {
@@ -250,7 +287,10 @@ impl Shard {
         let control = Control::Checkpoint(checkpoint);
         assert_eq!(control.size(), need.control);
         self.stage(&control);
-        let stage = |part: Part| self.stage_records(part.log, part.records);
+        let stage = |part: Part| {
+            self.add_pace(part.log, &part.records, now);
+            self.stage_records(part.log, part.records)
+        };
         let outputs = outputs.into_iter().map(stage).collect();
         let stored = &self.catalog.reader(reader).expect("it was checked").stored;
         let due = DELTA_BYTES_DUE.max(4 * stored.snapshot_bytes);

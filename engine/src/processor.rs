@@ -16,9 +16,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use crate::change::Author;
 use crate::engine::Inner;
 use crate::error::{AppendError, CommitError, ProcessorError, ReadError};
 use crate::format::control::SourcePosition;
+use crate::format::options::LogOptions;
 use crate::limits::{READ_SIZE_DEFAULT, READ_SIZE_MAX, SNAPSHOT_PART_SIZE, SOURCES_MAX};
 use crate::log::{Log, add_to_parts};
 use crate::name::{check_name, group_of};
@@ -37,18 +39,27 @@ pub struct ProcessorOptions {
     name: String,
     sources: Vec<String>,
     change: bool,
+    owns: Vec<String>,
     bytes_max: u32,
 }
 
 impl ProcessorOptions {
     pub(crate) fn new(inner: Arc<Inner>, name: String) -> Self {
         let bytes_max = READ_SIZE_DEFAULT;
-        Self { inner, name, sources: Vec::new(), change: false, bytes_max }
+        let (sources, change, owns) = (Vec::new(), false, Vec::new());
+        Self { inner, name, sources, change, owns, bytes_max }
     }
 
     /// Adds a source: a log of the processor's group. A new source is read from its first record.
     pub fn source(mut self, log: impl Into<String>) -> Self {
         self.sources.push(log.into());
+        self
+    }
+
+    /// Makes the processor the owner of a log of its group: nobody else may append to it from then
+    /// on. A later owner of the processor owns it too if it says so as well.
+    pub fn owns(mut self, log: impl Into<String>) -> Self {
+        self.owns.push(log.into());
         self
     }
 
@@ -72,9 +83,9 @@ impl ProcessorOptions {
     /// [`ProcessorError`]; the checkpoint is unchanged.
     pub fn open(self) -> Operation<'static, Result<(Processor, Restored), ProcessorError>> {
         Operation::new(async move {
-            let Self { inner, name, sources, change, bytes_max } = self;
+            let Self { inner, name, sources, change, owns, bytes_max } = self;
             check_name(&name)?;
-            for source in &sources {
+            for source in sources.iter().chain(&owns) {
                 check_name(source)?;
             }
             if sources.len() > SOURCES_MAX {
@@ -83,7 +94,8 @@ impl ProcessorOptions {
             }
             let shard = inner.shard_of(group_of(&name));
             let (reply, pending) = reply::pair();
-            let request = Request::OpenReader { name: name.clone(), sources, change, reply };
+            let known = name.clone();
+            let request = Request::OpenReader { name: known, sources, change, owns, reply };
             let restored = Response::send(inner.access(shard), request, pending).await?;
             let mut opened = Vec::new();
             let sources_count = restored.positions.len();
@@ -297,7 +309,7 @@ impl Processor {
                 let error = CommitError::Output(AppendError::OtherGroup { log, group });
                 return self.refuse(error);
             }
-            add_to_parts(&mut parts, log.id(), record);
+            add_to_parts(&mut parts, (log.id(), Author::Processor(self.epoch)), record);
         }
         let mut to: Vec<_> = self
             .sources
@@ -370,13 +382,14 @@ pub(crate) fn open_log(
     inner: &Arc<Inner>,
     name: String,
     mode: OpenMode,
+    options: Option<Arc<LogOptions>>,
 ) -> Operation<'static, Result<Log, crate::error::LogError>> {
     let inner = Arc::clone(inner);
     Operation::new(async move {
         check_name(&name)?;
         let shard = inner.shard_of(group_of(&name));
         let (reply, pending) = reply::pair();
-        let request = Request::OpenLog { name, mode, reply };
+        let request = Request::OpenLog { name, mode, options, reply };
         let info = Response::send(inner.access(shard), request, pending).await?;
         Ok(Log::new(inner, shard, &info))
     })

@@ -181,7 +181,7 @@ impl Shard {
                 break;
             }
             end = Some(section.end());
-            bytes += u64::from(section.len);
+            bytes += u64::from(section.raw_len);
             planned.push(*section);
         }
         self.start_pieces(id, segment, sequence, &planned);
@@ -287,6 +287,8 @@ impl Shard {
                     segment,
                     entry: section.entry,
                     time_us: section.time_us,
+                    codec: section.codec,
+                    raw_len: section.raw_len,
                     bytes,
                 }),
                 Err(error) => {
@@ -331,9 +333,10 @@ impl Shard {
         let end = begin + section.len as usize;
         let place = Place { entry: section.entry, ..self.config.place(segment) };
         let (first, count, sum) = (section.first, section.count, section.checksum);
+        let row = (section.codec, first, count, sum);
         if end <= piece.bytes.len() {
             let bytes = piece.bytes.slice(begin..end);
-            if records_match(&place, log, first, count, sum, &bytes) {
+            if records_match(&place, log, row, &bytes) {
                 return Ok(bytes);
             }
         }

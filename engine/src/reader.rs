@@ -16,8 +16,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use crate::error::ReadError;
-use crate::format::record::take_record;
+use crate::error::{Damaged, ReadError, records_from};
+use crate::format::codec::Codec;
+use crate::format::record::{is_whole, take_record};
 use crate::limits::{MIB, READ_SIZE_DEFAULT, READ_SIZE_MAX};
 use crate::log::Log;
 use crate::position::{Dlsn, LogId, Sequence, TxId};
@@ -186,7 +187,8 @@ impl Fetch {
                 self.asked.clear();
                 continue;
             }
-            let answer = answer.inspect_err(|_| self.asked.clear())?;
+            let mut answer = answer.inspect_err(|_| self.asked.clear())?;
+            self.unpack(&mut answer.sections)?;
             // A position beyond the end stays what it is until a record is there.
             let resolved = !answer.sections.is_empty() || !matches!(self.at, At::Dlsn(_));
             if resolved {
@@ -202,6 +204,31 @@ impl Fetch {
             self.in_sequence |= !answer.sections.is_empty();
             return Poll::Ready(Ok(Records::new(self.log.id(), answer)));
         }
+    }
+
+    /// Compressed records are made what they were, in the client's thread.
+    fn unpack(&self, sections: &mut [SectionBytes]) -> Result<(), ReadError> {
+        for section in sections.iter_mut().filter(|section| section.codec != Codec::None) {
+            let raw = section.codec.unpack(&section.bytes, section.raw_len);
+            let Some(raw) = raw.filter(|raw| is_whole(raw, section.count)) else {
+                let log = self.log.id();
+                let dlsn = Dlsn::new(section.segment, section.entry, 0);
+                let damage = Damaged {
+                    shard: self.log.shard(),
+                    segment: section.segment,
+                    offset: 0,
+                    what: "a compressed section is not what its row says",
+                    at_risk: format!(
+                        "{} {}",
+                        section.count,
+                        records_from(log, section.first, dlsn)
+                    ),
+                };
+                return Err(ReadError::Damaged { log, damage });
+            };
+            (section.bytes, section.codec) = (raw, Codec::None);
+        }
+        Ok(())
     }
 
     fn ask(&mut self, at: At, wait: bool, ahead: bool) {

@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use crate::buf::Buf;
 use crate::catalog::Catalog;
 use crate::error::{Damaged, OpenError};
+use crate::format::VERSION;
 use crate::index::SegmentIndex;
 use crate::io::{Completion, Found, OpKind, SpareId};
 use crate::judge::{Last, Later, Newer, Verdict, judge};
@@ -93,6 +94,8 @@ struct Candidate {
 struct End {
     segment: SegmentId,
     len: u64,
+    /// Its format version.
+    version: u32,
     known: Known,
     scan: Scan,
 }
@@ -257,12 +260,13 @@ impl Recovery {
             return Ok(self.read(candidate));
         }
         let Candidate { segment, len, replay, .. } = candidate;
+        let version = replay.header().map_or(0, |header| header.version);
         let Some((known, scan)) = replay.into_end() else {
             self.unused.push(segment);
             return self.next_candidate();
         };
         self.newest = Some(segment);
-        let end = End { segment, len, known, scan };
+        let end = End { segment, len, version, known, scan };
         let strangers = self.strangers(&end)?;
         self.look_into(Some(end), strangers)
     }
@@ -333,7 +337,7 @@ impl Recovery {
 
     /// All facts are there.
     fn decide(&mut self, probe: Probe) -> Fails<Progress> {
-        let Some(End { segment, len, known, scan }) = probe.end else {
+        let Some(End { segment, len, version, known, scan }) = probe.end else {
             let (catalog, index) = (Catalog::default(), SegmentIndex::default());
             return Ok(Progress::Done(self.recovered(catalog, index, None, 0)));
         };
@@ -368,8 +372,11 @@ impl Recovery {
             end: hole.offset.into(),
             entries: hole.entry,
             digest: scan.digest(),
-            // A file that someone cut off cannot be written without allocating.
-            goes_on: verdict == Verdict::GoOn && len == self.identity.segment_size,
+            // A file that someone cut off cannot be written without allocating, and one of an older
+            // format version cannot hold all that may come.
+            goes_on: verdict == Verdict::GoOn
+                && len == self.identity.segment_size
+                && version == VERSION,
             sealed: last == Last::Seal,
             behind: kept,
         };

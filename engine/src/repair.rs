@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use crate::error::OpenError;
 use crate::format::entry::{Entry, Flags};
 use crate::format::header::SegmentHeader;
+use crate::format::{VERSION, VERSION_MIN};
 use crate::io::{Found, Side, SpareId};
 use crate::judge::Newer;
 use crate::kept::Kept;
@@ -338,8 +339,12 @@ impl Work<'_> {
         if let Some(newest) = newest {
             before = ends(self.dir, files, newest)?;
         }
-        for (previous, previous_end, previous_digest) in before {
+        let versions = (VERSION_MIN..=VERSION).rev();
+        let tried =
+            versions.flat_map(|version| before.iter().map(move |before| (version, *before)));
+        for (version, (previous, previous_end, previous_digest)) in tried {
             let (block, digest) = SegmentHeader {
+                version,
                 engine: files.identity.engine,
                 shard: files.identity.shard,
                 segment,

@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::catalog::{Catalog, Misfit};
 use crate::error::{Damaged, OpenError};
+use crate::format::codec::Codec;
 use crate::format::control::{Control, Link};
 use crate::format::entry::{Entry, Flags};
 use crate::format::header::{HeaderError, SegmentHeader};
@@ -214,6 +215,9 @@ impl Replay {
             return Err("a watermark runs ahead of its entry");
         }
         let controls = control_records(entry, bytes).ok_or("a control record is not valid")?;
+        if self.header().is_some_and(|header| !fits_version(header.version, entry, &controls)) {
+            return Err("something that its format version does not have");
+        }
         if flags.has(Flags::MANIFEST) != self.known.is_none() {
             return Err("a manifest that begins or ends in the wrong place");
         }
@@ -295,6 +299,12 @@ impl Known {
     }
 }
 
+/// Whether a segment of this format version may hold such an entry (F-2).
+fn fits_version(version: u32, entry: &Entry, controls: &[Control]) -> bool {
+    let packed = entry.records().any(|section| section.codec != Codec::None);
+    version > 1 || !packed && controls.iter().all(|control| control.since() == 1)
+}
+
 /// The control records of a valid entry; `None` if they do not parse.
 #[must_use]
 pub fn control_records(entry: &Entry, bytes: &Bytes) -> Option<Vec<Control>> {
@@ -306,8 +316,9 @@ pub fn control_records(entry: &Entry, bytes: &Bytes) -> Option<Vec<Control>> {
 /// An index that knows where each log stands now.
 #[must_use]
 pub fn index_of(catalog: &Catalog) -> SegmentIndex {
-    let start = |(_, log): (&str, LogId)| -> (LogId, Sequence) {
-        (log, catalog.log(log).expect("a named log is there").next)
+    let start = |(_, log): (&str, LogId)| -> (LogId, Sequence, u64) {
+        let state = catalog.log(log).expect("a named log is there");
+        (log, state.next, state.bytes)
     };
     SegmentIndex::begin(catalog.log_names().map(start))
 }

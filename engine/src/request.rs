@@ -6,11 +6,16 @@
 //!
 //! Not here: what becomes of a request (`shard`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use crate::change::{Author, Change};
 use crate::error::{AppendError, CommitError, LogError, ProcessorError, ReadError, Stopped};
+use crate::format::codec::Codec;
 use crate::format::control::SourcePosition;
 use crate::format::entry::RecordIn;
+use crate::format::options::LogOptions;
 use crate::format::record::RECORD_HEADER_SIZE;
 use crate::position::{Dlsn, Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 use crate::reply::Reply;
@@ -68,6 +73,8 @@ impl<T: Into<Bytes>> From<T> for NewRecord {
 pub struct Part {
     /// The log.
     pub log: LogId,
+    /// Who appends.
+    pub author: Author,
     /// The records, in order.
     pub records: Vec<NewRecord>,
 }
@@ -106,6 +113,16 @@ pub struct LogInfo {
     pub last_txid: TxId,
     /// When it was created, microseconds since 1970.
     pub created_us: u64,
+    /// Bytes of all records that it ever had: payloads, and 16 bytes for each.
+    pub bytes: u64,
+    /// Nothing is appended any more.
+    pub sealed: bool,
+    /// Who alone may append, 0 if all may.
+    pub owner: Epoch,
+    /// How often its options were set; 0: they are the default ones.
+    pub options_version: u32,
+    /// Its options.
+    pub options: Arc<LogOptions>,
 }
 
 /// What to do about a log that exists, or does not.
@@ -187,7 +204,11 @@ pub struct SectionBytes {
     pub entry: u32,
     /// Commit time, microseconds since 1970.
     pub time_us: u64,
-    /// The records.
+    /// How the records are stored.
+    pub codec: Codec,
+    /// The size of the records in bytes.
+    pub raw_len: u32,
+    /// The records, as they are stored.
     pub bytes: Bytes,
 }
 
@@ -292,13 +313,19 @@ pub enum Request {
         name: String,
         /// What is expected.
         mode: OpenMode,
+        /// Options of a log that is created now; `None` for the default ones.
+        options: Option<Arc<LogOptions>>,
         /// Where the answer goes.
         reply: Reply<LogInfo, LogError>,
     },
-    /// All logs whose name begins so, sorted.
+    /// Logs whose name begins so, sorted.
     ListLogs {
         /// What the names begin with.
         prefix: String,
+        /// Only names behind this one; empty for all.
+        after: String,
+        /// At most so many.
+        limit: usize,
         /// Where the answer goes.
         reply: Reply<Vec<LogInfo>, LogError>,
     },
@@ -329,6 +356,8 @@ pub enum Request {
     Append {
         /// The log.
         log: LogId,
+        /// Who appends.
+        author: Author,
         /// The record.
         record: NewRecord,
         /// Where the answer goes.
@@ -351,6 +380,8 @@ pub enum Request {
         sources: Vec<String>,
         /// Whether stored sources may be changed to these.
         change: bool,
+        /// Logs that nobody else may append to from then on.
+        owns: Vec<String>,
         /// Where the answer goes.
         reply: Reply<Restored, ProcessorError>,
     },
@@ -379,6 +410,8 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<(), CommitError>,
     },
+    /// Change what a log is, or who may write to it.
+    Change(Box<Change>),
     /// Commit state, outputs and positions.
     Commit(Box<CommitRequest>),
     /// Figures of the shard.
@@ -418,6 +451,7 @@ impl Request {
             Self::Append { record, .. } => record.payload.len(),
             Self::AppendBatch { parts: batch, .. } => parts(batch),
             Self::SnapshotPart { bytes, .. } => bytes.len(),
+            Self::Change(change) => change.size(),
             Self::Commit(commit) => {
                 let state = match &commit.state {
                     NewState::None => 0,

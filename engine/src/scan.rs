@@ -196,6 +196,7 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
+    use crate::format::codec::Packer;
     use crate::format::entry::{EntryHead, Flags, RecordsIn, put_entry};
     use crate::position::{SegmentId, ShardId};
     use crate::request::StagedRecord;
@@ -210,7 +211,7 @@ mod tests {
             let flags = Flags::WATERMARK;
             let head = EntryHead { place, flags, previous_digest, time_us: 0, durable: entry };
             let none: [RecordsIn<'_, StagedRecord>; 0] = [];
-            previous_digest = put_entry(&mut out, &head, (&[], 0), &none).1;
+            previous_digest = put_entry(&mut out, &head, (&[], 0), &none, &mut Packer::default()).1;
         }
         (first, out.to_vec())
     }
@@ -249,7 +250,7 @@ mod tests {
         let head = EntryHead { time_us: 9, ..Entry::parse(&bytes).unwrap().head };
         let mut other = BytesMut::new();
         let none: [RecordsIn<'_, StagedRecord>; 0] = [];
-        put_entry(&mut other, &head, (&[], 0), &none);
+        put_entry(&mut other, &head, (&[], 0), &none, &mut Packer::default());
         bytes[..block].copy_from_slice(&other);
         let mut scan = Scan::new(place, 0);
         scan.feed(&bytes);

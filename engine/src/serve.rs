@@ -9,14 +9,19 @@
 //!
 //! Not here: processors (`owner`) and reading (`read`).
 
+use std::sync::Arc;
+
+use crate::change::Author;
 use crate::error::{AppendError, LogError, NoSpace, Stopped};
 use crate::format::control::Control;
+use crate::format::options::LogOptions;
 use crate::format::record::RECORD_HEADER_SIZE;
 use crate::io::Now;
 use crate::limits::record_size_max;
 use crate::position::{LogId, Sequence, TxId};
 use crate::reply::Reply;
 use crate::request::{Answer, Appended, LogInfo, NewRecord, OpenMode, Part, Request, StagedRecord};
+use crate::settings::check_options;
 use crate::shard::Shard;
 use crate::stage::Need;
 
@@ -51,17 +56,23 @@ impl Shard {
             return self.refuse(request, stopped, now);
         }
         match request {
-            Request::Append { log, record, reply } => self.append(log, record, reply),
-            Request::AppendBatch { parts, reply } => self.append_batch(parts, reply),
+            Request::Append { log, author, record, reply } => {
+                self.append((log, author), record, reply, now)
+            }
+            Request::AppendBatch { parts, reply } => self.append_batch(parts, reply, now),
             Request::Read(read) => {
                 self.read(read);
                 None
             }
-            Request::Commit(commit) => self.commit(commit),
-            Request::OpenLog { name, mode, reply } => self.open_log(name, mode, reply, now),
-            Request::ListLogs { prefix, reply } => {
-                let logs = self.catalog.log_names();
-                let chosen = logs.filter(|(name, _)| name.starts_with(&prefix));
+            Request::Commit(commit) => self.commit(commit, now),
+            Request::Change(change) => {
+                self.change(*change, now).map(|change| Request::Change(Box::new(change)))
+            }
+            Request::OpenLog { name, mode, options, reply } => {
+                self.open_log(name, mode, options, reply, now)
+            }
+            Request::ListLogs { prefix, after, limit, reply } => {
+                let chosen = self.catalog.logs_named(&prefix, &after).take(limit);
                 let infos = chosen.map(|(_, log)| self.log_info(log).expect("it is there"));
                 let answer = Ok(infos.collect());
                 self.answer(Answer::other(reply, answer));
@@ -74,8 +85,8 @@ impl Shard {
             }
             Request::DropLog { name, reply } => self.drop_log(name, reply),
             Request::Truncate { log, before, reply } => self.truncate(log, before, reply),
-            Request::OpenReader { name, sources, change, reply } => {
-                self.open_reader(name, sources, change, reply)
+            Request::OpenReader { name, sources, change, owns, reply } => {
+                self.open_reader(name, (sources, change, owns), reply)
             }
             Request::ListReaders { reply } => {
                 let names = self.catalog.readers().map(|(_, state)| state.stored.name.clone());
@@ -116,6 +127,10 @@ impl Shard {
                 self.answer_now(Answer::Commit(commit.reply, Err(stopped.into())));
             }
             Request::AppendBatch { reply, .. } => self.refuse_with(reply, stopped),
+            Request::Change(change) => {
+                let answer = change.refused(stopped);
+                self.answer_now(answer);
+            }
             Request::OpenLog { reply, .. } | Request::DescribeLog { reply, .. } => {
                 self.refuse_with(reply, stopped);
             }
@@ -195,7 +210,8 @@ impl Shard {
     /// Stages records and applies them. The caller was admitted and checked the transaction ids.
     pub(crate) fn stage_records(&mut self, log: LogId, records: Vec<NewRecord>) -> Appended {
         let state = self.catalog.log(log).expect("the caller found it");
-        let (first, mut txid) = (state.next, state.last_txid);
+        let (first, mut txid, codec) = (state.next, state.last_txid, state.codec());
+        let mut bytes = 0;
         let count = records.len() as u64;
         if count == 0 {
             return Appended { first, count, dlsn: None };
@@ -203,11 +219,12 @@ impl Shard {
         let first_txid = records[0].txid.unwrap_or(txid);
         let staged = records.into_iter().map(|record| {
             txid = record.txid.unwrap_or(txid);
+            bytes += (RECORD_HEADER_SIZE + record.payload.len()) as u64;
             StagedRecord { txid, payload: record.payload }
         });
-        let dlsn = self.journal.put_records(log, first, staged);
+        let dlsn = self.journal.put_records(log, codec, first, staged);
         self.catalog
-            .append(log, (first, count), first_txid, txid)
+            .append(log, (first, count), (first_txid, txid), bytes)
             .expect("the records were checked against the catalog");
         Appended { first, count, dlsn: Some(dlsn) }
     }
@@ -215,11 +232,20 @@ impl Shard {
     /// Whether records may be appended to a log: it is there, sizes and transaction ids are right.
     pub(crate) fn check_records(
         &self,
-        log: LogId,
+        (log, author): (LogId, Author),
         records: &[NewRecord],
     ) -> Result<(), AppendError> {
-        let max = record_size_max(self.journal.entry_size_max()) as usize;
-        let mut last = self.catalog.log(log).ok_or(AppendError::Dropped)?.last_txid;
+        let state = self.catalog.log(log).ok_or(AppendError::Dropped)?;
+        if state.sealed {
+            return Err(AppendError::Sealed { next: state.next });
+        }
+        if !author.may_append(state.owner) {
+            return Err(AppendError::Owned { own: author.epoch(), owner: state.owner });
+        }
+        let set = state.options.as_ref().and_then(|options| options.record_size_max);
+        let max = record_size_max(self.journal.entry_size_max());
+        let max = set.map_or(max, |set| max.min(set.get())) as usize;
+        let mut last = state.last_txid;
         for record in records {
             let len = record.payload.len();
             if len > max {
@@ -237,22 +263,25 @@ impl Shard {
 
     fn append(
         &mut self,
-        log: LogId,
+        (log, author): (LogId, Author),
         record: NewRecord,
         reply: Reply<Appended, AppendError>,
+        now: Now,
     ) -> Option<Request> {
         let records = (RECORD_HEADER_SIZE + record.payload.len()) as u64;
-        if let Err(error) = self.check_records(log, std::slice::from_ref(&record)) {
+        let checked = self.check_records((log, author), std::slice::from_ref(&record));
+        if let Err(error) = checked.and_then(|()| self.check_rate(log, now)) {
             self.answer(Answer::Append(reply, Err(error)));
             return None;
         }
         match self.admit(Need { control: 0, sections: 1, records }, Class::Data) {
             Admit::Yes => {
+                self.add_pace(log, std::slice::from_ref(&record), now);
                 let appended = self.stage_one(log, record);
                 self.answer(Answer::Append(reply, Ok(appended)));
                 None
             }
-            Admit::Hold => Some(Request::Append { log, record, reply }),
+            Admit::Hold => Some(Request::Append { log, author, record, reply }),
             Admit::NoSpace => {
                 self.answer(Answer::Append(reply, Err(AppendError::NoSpace(NoSpace))));
                 None
@@ -263,12 +292,13 @@ impl Shard {
     /// As [`stage_records`](Self::stage_records), without a list.
     fn stage_one(&mut self, log: LogId, record: NewRecord) -> Appended {
         let state = self.catalog.log(log).expect("the caller found it");
-        let (first, last) = (state.next, state.last_txid);
+        let (first, last, codec) = (state.next, state.last_txid, state.codec());
         let txid = record.txid.unwrap_or(last);
+        let bytes = (RECORD_HEADER_SIZE + record.payload.len()) as u64;
         let staged = StagedRecord { txid, payload: record.payload };
-        let dlsn = self.journal.put_records(log, first, std::iter::once(staged));
+        let dlsn = self.journal.put_records(log, codec, first, std::iter::once(staged));
         self.catalog
-            .append(log, (first, 1), txid, txid)
+            .append(log, (first, 1), (txid, txid), bytes)
             .expect("the record was checked against the catalog");
         Appended { first, count: 1, dlsn: Some(dlsn) }
     }
@@ -277,9 +307,11 @@ impl Shard {
         &mut self,
         parts: Vec<Part>,
         reply: Reply<Vec<Appended>, AppendError>,
+        now: Now,
     ) -> Option<Request> {
         let need = need_of(&parts);
-        if let Err(error) = self.check_batch(&parts, need) {
+        let checked = self.check_batch(&parts, need);
+        if let Err(error) = checked.and_then(|()| self.check_pace(&parts, now)) {
             self.answer(Answer::other(reply, Err(error)));
             return None;
         }
@@ -292,7 +324,10 @@ impl Shard {
         }
         match self.admit(need, Class::Data) {
             Admit::Yes => {
-                let stage = |part: Part| self.stage_records(part.log, part.records);
+                let stage = |part: Part| {
+                    self.add_pace(part.log, &part.records, now);
+                    self.stage_records(part.log, part.records)
+                };
                 let appended = parts.into_iter().map(stage).collect();
                 self.answer(Answer::other(reply, Ok(appended)));
                 None
@@ -309,7 +344,7 @@ impl Shard {
     pub(crate) fn check_batch(&self, parts: &[Part], need: Need) -> Result<(), AppendError> {
         let mut last: Vec<(LogId, TxId)> = Vec::new();
         for part in parts {
-            self.check_records(part.log, &part.records)?;
+            self.check_records((part.log, part.author), &part.records)?;
             // The same log may come twice: its transaction ids go on.
             let given = part.records.iter().filter_map(|record| record.txid);
             if let Some((_, last)) = last.iter().find(|(log, _)| *log == part.log)
@@ -333,6 +368,7 @@ impl Shard {
         &mut self,
         name: String,
         mode: OpenMode,
+        options: Option<Arc<LogOptions>>,
         reply: Reply<LogInfo, LogError>,
         now: Now,
     ) -> Option<Request> {
@@ -344,24 +380,45 @@ impl Shard {
             (Some(_), OpenMode::Create) => Err(LogError::Exists { name }),
             (None, OpenMode::Open) => Err(LogError::NoSuchLog { name }),
             (None, OpenMode::Create | OpenMode::OpenOrCreate) => {
-                let log = self.catalog.next_log();
-                let control = Control::LogCreated { log, created_us: now.wall_us, name };
-                match self.room_for(&control, control.size() + 24, Class::Data) {
-                    Err((size, max)) => Err(LogError::TooMany { size, max }),
-                    Ok(Admit::Yes) => {
-                        self.stage(&control);
-                        Ok(self.log_info(log).expect("it was just created"))
-                    }
-                    Ok(Admit::NoSpace) => Err(LogError::NoSpace(NoSpace)),
-                    Ok(Admit::Hold) => {
-                        let Control::LogCreated { name, .. } = control else { unreachable!() };
-                        return Some(Request::OpenLog { name, mode, reply });
-                    }
+                match self.create_log(&name, options.clone(), now) {
+                    Ok(Some(info)) => Ok(info),
+                    Ok(None) => return Some(Request::OpenLog { name, mode, options, reply }),
+                    Err(error) => Err(error),
                 }
             }
         };
         self.answer(Answer::other(reply, answer));
         None
+    }
+
+    /// Creates a log, with its options in the same entry; `None` if that cannot be staged yet.
+    fn create_log(
+        &mut self,
+        name: &str,
+        options: Option<Arc<LogOptions>>,
+        now: Now,
+    ) -> Result<Option<LogInfo>, LogError> {
+        if let Some(options) = &options {
+            check_options(name, options)?;
+        }
+        let log = self.catalog.next_log();
+        let (created_us, name) = (now.wall_us, name.to_owned());
+        let created = Control::LogCreated { log, created_us, name };
+        let set = options.map(|options| Control::LogOptionsSet { log, options });
+        let size = created.size() + set.as_ref().map_or(0, Control::size);
+        // A row has 34 bytes more than the record of its creation.
+        let room = self.catalog.room_in_manifest(size + 34, self.config.segment_size);
+        room.map_err(|(size, max)| LogError::TooMany { size, max })?;
+        match self.admit(Need { control: size, sections: 0, records: 0 }, Class::Data) {
+            Admit::Yes => {
+                for control in std::iter::once(&created).chain(&set) {
+                    self.stage(control);
+                }
+                Ok(Some(self.log_info(log).expect("it was just created")))
+            }
+            Admit::Hold => Ok(None),
+            Admit::NoSpace => Err(LogError::NoSpace(NoSpace)),
+        }
     }
 
     /// Whether a control record can be staged that adds `more` bytes to the manifest.
@@ -394,6 +451,7 @@ impl Shard {
             Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
             Admit::Yes => {
                 self.stage(&control);
+                self.meters.forget(log);
                 self.answer(Answer::other(reply, Ok(())));
                 self.removals += 1;
                 self.reads.wake(log);
@@ -458,7 +516,7 @@ impl Shard {
         Ok(())
     }
 
-    fn log_info(&self, id: LogId) -> Option<LogInfo> {
+    pub(crate) fn log_info(&self, id: LogId) -> Option<LogInfo> {
         let state = self.catalog.log(id)?;
         Some(LogInfo {
             id,
@@ -467,6 +525,11 @@ impl Shard {
             next: state.next,
             last_txid: state.last_txid,
             created_us: state.created_us,
+            bytes: state.bytes,
+            sealed: state.sealed,
+            owner: state.owner,
+            options_version: state.options_version,
+            options: state.options.clone().unwrap_or_default(),
         })
     }
 }

@@ -28,7 +28,8 @@ use crate::index::{IndexCache, SectionRef, SegmentIndex};
 use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
 use crate::judge::{Last, Later, Newer};
 use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, WRITING_US};
-use crate::position::{SegmentId, ShardId};
+use crate::position::{LogId, SegmentId, ShardId};
+use crate::rates::Meters;
 use crate::reads::Reads;
 use crate::recover::{Ended, Recovery};
 use crate::replay::Identity;
@@ -103,6 +104,8 @@ pub(crate) enum Deferred {
     Restore(u64),
     /// A freed segment's record is durable: now its file may go.
     Freed(SegmentId),
+    /// A log's end is durable: who waits there is told.
+    Sealed(LogId),
 }
 
 /// See the module's head.
@@ -128,6 +131,7 @@ pub struct Shard {
     pub(crate) reads: Reads,
     pub(crate) walks: Walks,
     pub(crate) retention_due: bool,
+    pub(crate) meters: Meters,
     /// A write request that cannot be staged yet. Nothing overtakes it.
     held: Option<Request>,
     deferred: VecDeque<(u64, Deferred)>,
@@ -184,6 +188,7 @@ impl Shard {
             reads: Reads::default(),
             walks: Walks::default(),
             retention_due: false,
+            meters: Meters::default(),
             held: None,
             deferred: VecDeque::new(),
             answers: VecDeque::new(),
@@ -419,6 +424,7 @@ impl Shard {
                 Deferred::Answer(answer) => self.answers.push_back(answer),
                 Deferred::Restore(walk) => self.begin_walk(walk),
                 Deferred::Freed(segment) => self.segment_freed(segment),
+                Deferred::Sealed(log) => self.reads.wake(log),
             }
         }
     }
@@ -516,17 +522,8 @@ impl Shard {
             let mut has_records = false;
             for head in entry.sections.iter().filter(|head| !head.is_control()) {
                 has_records = true;
-                let section = SectionRef {
-                    first: head.first_sequence,
-                    first_txid: head.first_txid,
-                    time_us: entry.time_us,
-                    checksum: head.checksum,
-                    count: head.count,
-                    entry: entry.place.entry,
-                    entry_offset: offset,
-                    offset: head.offset,
-                    len: head.len,
-                };
+                let place = (entry.place.entry, offset);
+                let section = SectionRef::new(head, place, entry.time_us);
                 self.index.add(head.log, section);
                 self.catalog.set_durable(head.log, section.end());
                 self.reads.wake(head.log);

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 
 use crate::buf::{Buf, Pool};
+use crate::format::codec::{Codec, Packer};
 use crate::format::control::Control;
 use crate::format::entry::{EntryHead, RecordsIn, SectionHead, entry_size, put_entry};
 use crate::format::record::RECORD_HEADER_SIZE;
@@ -21,6 +22,7 @@ use crate::request::StagedRecord;
 
 struct OpenSection {
     log: LogId,
+    codec: Codec,
     first: Sequence,
     records: Vec<StagedRecord>,
 }
@@ -111,15 +113,24 @@ impl OpenEntry {
         self.section_bytes += control.size();
     }
 
-    /// Adds records of a log; the index of the first one in the log's section.
+    /// The index that the next record of a log gets in its section.
+    #[must_use]
+    pub fn next_slot(&self, log: LogId) -> u32 {
+        let records = self.by_log.get(&log).map_or(0, |index| self.sections[*index].records.len());
+        u32::try_from(records).expect("an entry holds few records")
+    }
+
+    /// Adds records of a log; the index of the first one in the log's section. How that is stored
+    /// is settled by the first who adds to it.
     pub fn put_records(
         &mut self,
         log: LogId,
+        codec: Codec,
         first: Sequence,
         records: impl Iterator<Item = StagedRecord>,
     ) -> u32 {
         let index = *self.by_log.entry(log).or_insert_with(|| {
-            self.sections.push(OpenSection { log, first, records: Vec::new() });
+            self.sections.push(OpenSection { log, codec, first, records: Vec::new() });
             self.sections.len() - 1
         });
         self.parts += 1;
@@ -135,9 +146,15 @@ impl OpenEntry {
 
     /// The entry's bytes, its sections and its digest.
     #[must_use]
-    pub fn encode(&self, pool: &mut Pool, head: &EntryHead) -> (Buf, Vec<SectionHead>, u64) {
+    pub fn encode(
+        &self,
+        pool: &mut Pool,
+        packer: &mut Packer,
+        head: &EntryHead,
+    ) -> (Buf, Vec<SectionHead>, u64) {
         let sections = self.sections.iter().map(|section| RecordsIn {
             log: section.log,
+            codec: section.codec,
             first_sequence: section.first,
             records: &section.records,
         });
@@ -145,7 +162,8 @@ impl OpenEntry {
         let size = usize::try_from(self.size()).expect("64-bit platforms only");
         let mut written = (Vec::new(), 0);
         let control = (&self.control[..], self.controls);
-        let buf = pool.build(size, |out| written = put_entry(out, head, control, &sections));
+        let buf =
+            pool.build(size, |out| written = put_entry(out, head, control, &sections, packer));
         (buf, written.0, written.1)
     }
 }

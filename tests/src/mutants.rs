@@ -162,8 +162,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the checksum of a section is not looked at when it is read",
         file: "engine/src/read.rs",
-        text: "if records_match(&place, log, first, count, sum, &bytes) {",
-        bug: "if records_match(&place, log, first, count, sum, &bytes) || !bytes.is_empty() {",
+        text: "if records_match(&place, log, row, &bytes) {",
+        bug: "if records_match(&place, log, row, &bytes) || !bytes.is_empty() {",
         check: Check::Simulate("rot", 300),
     },
     Mutant {

@@ -272,7 +272,12 @@ fn a_shard_that_was_closed_refuses_at_once_until_it_is_gone() {
         ask(Request::Close { reply });
         closed.wait().unwrap();
         let (reply, listed) = oncelog::reply::pair();
-        ask(Request::ListLogs { prefix: String::new(), reply });
+        ask(Request::ListLogs {
+            prefix: String::new(),
+            after: String::new(),
+            limit: usize::MAX,
+            reply,
+        });
         assert!(matches!(listed.wait(), Err(oncelog::LogError::Stopped(_))));
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 
+use oncelog::change::Author;
 use oncelog::io::{Completion, Now, Op, OpId, OpKind, SpareId};
 use oncelog::reply::pair;
 use oncelog::request::{NewRecord, OpenMode, Request};
@@ -84,7 +85,7 @@ impl World {
     fn create(&mut self) -> LogId {
         let (reply, mut pending) = pair();
         let (name, mode) = ("log".to_owned(), OpenMode::Create);
-        self.shard.handle_request(Request::OpenLog { name, mode, reply }, NOW);
+        self.shard.handle_request(Request::OpenLog { name, mode, options: None, reply }, NOW);
         self.run();
         take(&mut pending).unwrap().unwrap().id
     }
@@ -101,7 +102,10 @@ fn truncation_goes_on_also_if_the_full_disk_is_noticed_late() {
             world.full |= world.files.len() >= 2;
             let (reply, mut pending) = pair();
             let record = NewRecord::new(vec![1; len]);
-            world.shard.handle_request(Request::Append { log, record, reply }, NOW);
+            world.shard.handle_request(
+                Request::Append { log, author: Author::Anyone, record, reply },
+                NOW,
+            );
             world.run();
             match take(&mut pending) {
                 Some(appended) => drop(appended.unwrap()),

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use oncelog::change::Author;
 use oncelog::io::{Completion, Now, Op, OpKind, SpareId};
 use oncelog::limits::{READ_PIECE_BESIDE_WRITES, WRITING_US};
 use oncelog::reply::{Pending, pair};
@@ -110,7 +111,7 @@ impl World {
     fn create(&mut self) -> LogId {
         let (reply, mut pending) = pair();
         let (name, mode) = ("log".to_owned(), OpenMode::Create);
-        self.shard.handle_request(Request::OpenLog { name, mode, reply }, self.now);
+        self.shard.handle_request(Request::OpenLog { name, mode, options: None, reply }, self.now);
         self.finish_all();
         take(&mut pending).unwrap().unwrap().id
     }
@@ -118,7 +119,10 @@ impl World {
     fn append(&mut self, log: LogId, len: usize) -> Append {
         let (reply, pending) = pair();
         let record = NewRecord::new(vec![1; len]);
-        self.shard.handle_request(Request::Append { log, record, reply }, self.now);
+        self.shard.handle_request(
+            Request::Append { log, author: Author::Anyone, record, reply },
+            self.now,
+        );
         pending
     }
 
@@ -220,7 +224,7 @@ fn segments_for_large_entries_are_only_allocated_and_those_for_small_ones_are_wr
         while world.files.len() < 4 {
             let (reply, mut pending) = pair();
             let batch = (0..records).map(|_| NewRecord::new(vec![1; len])).collect();
-            let parts = vec![Part { log, records: batch }];
+            let parts = vec![Part { log, author: Author::Anyone, records: batch }];
             world.shard.handle_request(Request::AppendBatch { parts, reply }, world.now);
             world.finish_all();
             appended += take(&mut pending).unwrap().unwrap()[0].count;

@@ -40,13 +40,16 @@ const LAYERS: &[&[&str]] = &[
         "seek",
         "read",
         "owner",
+        "ownership",
+        "settings",
         "restore",
         "retention",
         "serve",
         "open",
         "shard",
     ],
-    &["log", "reader", "processor", "options", "engine"],
+    &["request", "change"],
+    &["log", "writer", "reader", "processor", "options", "engine"],
 ];
 
 fn root() -> PathBuf {

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, Digest};
 use oncelog::buf::Pool;
 use oncelog::format::Place;
+use oncelog::format::codec::{Codec, Packer};
 use oncelog::format::entry::{Entry, EntryHead, Flags, RecordsIn, put_entry};
 use oncelog::inbox::{Inbox, Outlet, Wake, inbox};
 use oncelog::index::{SectionRef, SegmentIndex};
@@ -121,8 +122,13 @@ fn records(count: u64, size: usize) -> Vec<StagedRecord> {
 
 /// Writes one entry behind what is in `out`.
 fn put(out: &mut BytesMut, records: &[StagedRecord]) -> u64 {
-    let section = RecordsIn { log: LogId::new(1), first_sequence: Sequence::new(0), records };
-    put_entry(out, &head(), (&[], 0), &[section]).1
+    let section = RecordsIn {
+        log: LogId::new(1),
+        codec: Codec::None,
+        first_sequence: Sequence::new(0),
+        records,
+    };
+    put_entry(out, &head(), (&[], 0), &[section], &mut Packer::default()).1
 }
 
 fn entries(count: u64, size: usize, name: &str) -> Vec<Operation> {
@@ -136,15 +142,16 @@ fn entries(count: u64, size: usize, name: &str) -> Vec<Operation> {
     });
     let stage = operation(&format!("entry: stage and encode, {name}"), bytes, move || {
         let (records, mut pool) = (records(count, size), Pool::new(1 << 20, 2));
+        let mut packer = Packer::default();
         repeat(move || {
             let mut open = OpenEntry::default();
             // As requests come: one record at a time.
             for (number, record) in (0..).zip(black_box(&records)) {
                 let record = StagedRecord { txid: record.txid, payload: record.payload.clone() };
                 let first = Sequence::new(number);
-                open.put_records(LogId::new(1), first, std::iter::once(record));
+                open.put_records(LogId::new(1), Codec::None, first, std::iter::once(record));
             }
-            open.encode(&mut pool, &head()).2
+            open.encode(&mut pool, &mut packer, &head()).2
         })
     });
     let check = operation(&format!("entry: parse and check, {name}"), bytes, move || {
@@ -168,6 +175,8 @@ fn section(number: u64) -> SectionRef {
         entry_offset: 4096,
         offset: 160,
         len: 1000,
+        raw_len: 1000,
+        codec: Codec::None,
     }
 }
 

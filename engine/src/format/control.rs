@@ -11,11 +11,17 @@
 //!
 //! Not here: what the records do (`catalog`).
 
+mod put;
 mod take;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
+use super::options::{LogOptions, Rates};
+use crate::limits::WRITER_WINDOW;
+use crate::position::{Dlsn, Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 
 /// Where a control record stands: the entry's offset and its number among the entry's control
 /// records.
@@ -105,6 +111,46 @@ pub struct ManifestLog {
     pub last_txid: TxId,
     /// Records before this one are truncated.
     pub first: Sequence,
+    /// Bytes of all records that it ever had, payloads and headers.
+    pub bytes: u64,
+    /// Nothing is ever appended any more.
+    pub sealed: bool,
+    /// Who alone may append; 0 if all may.
+    pub owner: Epoch,
+    /// How often its options were set; 0 if they are the default ones.
+    pub options_version: u32,
+    /// Its options, unless they are the default ones.
+    pub options: Option<Arc<LogOptions>>,
+    /// Its name.
+    pub name: String,
+}
+
+/// A batch of an idempotent writer that is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterBatch {
+    /// The number that the writer gave it.
+    pub number: u64,
+    /// Sequence of its first record.
+    pub first: Sequence,
+    /// How many records.
+    pub count: u32,
+    /// Where its first record stands.
+    pub dlsn: Dlsn,
+}
+
+/// An idempotent writer as a manifest holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestWriter {
+    /// The log that it writes.
+    pub log: LogId,
+    /// Its newest owner.
+    pub epoch: Epoch,
+    /// Whether its numbers may have gaps.
+    pub increasing: bool,
+    /// The last number that it used, 0 for none.
+    pub last: u64,
+    /// Its last batches, oldest first, at most [`WRITER_WINDOW`].
+    pub window: VecDeque<WriterBatch>,
     /// Its name.
     pub name: String,
 }
@@ -170,6 +216,10 @@ pub struct ManifestHead {
     pub readers: u32,
     /// How many [`ManifestSegment`]s.
     pub segments: u32,
+    /// How many [`ManifestWriter`]s.
+    pub writers: u32,
+    /// Rates of the whole shard.
+    pub rates: Rates,
 }
 
 /// One control record.
@@ -235,6 +285,76 @@ pub enum Control {
         /// Its number.
         segment: SegmentId,
     },
+    /// Blocks that hold nothing but dead records may be gone from a sealed segment's file: what
+    /// stands there has no meaning from now on.
+    SegmentPunched {
+        /// Its number.
+        segment: SegmentId,
+    },
+    /// An idempotent writer has a new owner; fences the older ones.
+    WriterOpened {
+        /// The log that it writes.
+        log: LogId,
+        /// The owner.
+        epoch: Epoch,
+        /// Whether its numbers may have gaps.
+        increasing: bool,
+        /// Its name.
+        name: String,
+    },
+    /// Records of a log in this entry are a batch of an idempotent writer.
+    WriterAppended {
+        /// The owner of the writer.
+        epoch: Epoch,
+        /// The number that the writer gave the batch.
+        number: u64,
+        /// Sequence of its first record.
+        first: Sequence,
+        /// How many records.
+        count: u32,
+        /// Number of this entry.
+        entry: u32,
+        /// Index of its first record in the log's section.
+        slot: u32,
+    },
+    /// An idempotent writer is forgotten.
+    WriterForgotten {
+        /// Its newest owner.
+        epoch: Epoch,
+    },
+    /// Only this owner may append to the log from now on; 0: all may again.
+    LogOwned {
+        /// The log.
+        log: LogId,
+        /// The owner.
+        epoch: Epoch,
+    },
+    /// Nothing is ever appended to the log any more.
+    LogSealed {
+        /// The log.
+        log: LogId,
+        /// Behind its last record.
+        next: Sequence,
+    },
+    /// The log has other options.
+    LogOptionsSet {
+        /// The log.
+        log: LogId,
+        /// They replace those before.
+        options: Arc<LogOptions>,
+    },
+    /// The log has another name.
+    LogRenamed {
+        /// The log.
+        log: LogId,
+        /// The name.
+        name: String,
+    },
+    /// The whole shard has other rates.
+    RatesSet {
+        /// They replace those before.
+        rates: Rates,
+    },
     /// The journal goes on elsewhere (only in an entry flagged so).
     Seal {
         /// The next segment.
@@ -246,6 +366,8 @@ pub enum Control {
     ManifestLog(ManifestLog),
     /// See [`ManifestReader`].
     ManifestReader(ManifestReader),
+    /// See [`ManifestWriter`].
+    ManifestWriter(ManifestWriter),
     /// See [`ManifestSegment`].
     ManifestSegment(ManifestSegment),
 }
@@ -260,11 +382,28 @@ const SNAPSHOT_PART: u16 = 7;
 const CHAIN_CARRIED: u16 = 8;
 const SEGMENT_FREED: u16 = 9;
 const SEAL: u16 = 10;
-// 11..=31 and 36..=63 are set aside for what docs/format.md lists; nothing of it is read yet.
-const MANIFEST_HEAD: u16 = 32;
-const MANIFEST_LOG: u16 = 33;
+// From format version 2 on.
+const SEGMENT_PUNCHED: u16 = 11;
+const WRITER_OPENED: u16 = 16;
+const WRITER_APPENDED: u16 = 17;
+const WRITER_FORGOTTEN: u16 = 18;
+const LOG_OWNED: u16 = 19;
+const LOG_SEALED: u16 = 24;
+const LOG_OPTIONS_SET: u16 = 25;
+const RATES_SET: u16 = 26;
+const LOG_RENAMED: u16 = 28;
+// Version 1 only: read, never written.
+const MANIFEST_HEAD_1: u16 = 32;
+const MANIFEST_LOG_1: u16 = 33;
 const MANIFEST_READER: u16 = 34;
 const MANIFEST_SEGMENT: u16 = 35;
+const MANIFEST_HEAD: u16 = 36;
+const MANIFEST_LOG: u16 = 37;
+const MANIFEST_WRITER: u16 = 38;
+
+const LOG_IS_SEALED: u16 = 1;
+const LOG_HAS_OWNER: u16 = 2;
+const LOG_HAS_OPTIONS: u16 = 4;
 
 const STATE_NONE: u8 = 0;
 const STATE_DELTA: u8 = 1;
@@ -282,14 +421,26 @@ impl Control {
             Self::LogDropped { .. }
             | Self::ReaderDropped { .. }
             | Self::SegmentFreed { .. }
+            | Self::SegmentPunched { .. }
+            | Self::WriterForgotten { .. }
             | Self::Seal { .. } => 8,
-            Self::LogTruncated { .. } => 16,
+            Self::LogTruncated { .. } | Self::LogOwned { .. } | Self::LogSealed { .. } => 16,
+            Self::WriterOpened { name, .. } => 20 + name.len(),
+            Self::WriterAppended { .. } => WRITER_APPENDED_SIZE as usize - CONTROL_HEADER_SIZE,
+            Self::LogOptionsSet { options, .. } => 8 + options.size(),
+            Self::LogRenamed { name, .. } => 10 + name.len(),
+            Self::RatesSet { .. } => Rates::SIZE,
             Self::ReaderOpened { sources, name, .. } => 20 + 16 * sources.len() + name.len(),
             Self::Checkpoint(checkpoint) => checkpoint_size(checkpoint),
             Self::SnapshotPart { bytes, .. } => 8 + bytes.len(),
             Self::ChainCarried { .. } => 40,
-            Self::ManifestHead(_) => 44,
-            Self::ManifestLog(log) => 42 + log.name.len(),
+            Self::ManifestHead(_) => 48 + Rates::SIZE,
+            Self::ManifestLog(log) => {
+                let owner = if log.owner == Epoch(0) { 0 } else { 8 };
+                let options = log.options.as_ref().map_or(0, |options| 4 + options.size());
+                52 + owner + options + log.name.len()
+            }
+            Self::ManifestWriter(writer) => writer_row_size(writer.window.len(), writer.name.len()),
             Self::ManifestReader(reader) => 104 + 16 * reader.sources.len() + reader.name.len(),
             Self::ManifestSegment(_) => 32,
         };
@@ -303,11 +454,13 @@ impl Control {
         out.put_u16_le(0);
         let body = self.size() - CONTROL_HEADER_SIZE as u64;
         out.put_u32_le(u32::try_from(body).expect("a control record fits an entry"));
-        self.put_body(out);
+        put::body(self, out);
         assert_eq!((out.len() - before) as u64, self.size(), "size() and put() agree");
     }
 
-    fn kind(&self) -> u16 {
+    /// The number of its kind (F-11).
+    #[must_use]
+    pub fn kind(&self) -> u16 {
         match self {
             Self::LogCreated { .. } => LOG_CREATED,
             Self::LogDropped { .. } => LOG_DROPPED,
@@ -319,6 +472,16 @@ impl Control {
             Self::ChainCarried { .. } => CHAIN_CARRIED,
             Self::SegmentFreed { .. } => SEGMENT_FREED,
             Self::Seal { .. } => SEAL,
+            Self::SegmentPunched { .. } => SEGMENT_PUNCHED,
+            Self::WriterOpened { .. } => WRITER_OPENED,
+            Self::WriterAppended { .. } => WRITER_APPENDED,
+            Self::WriterForgotten { .. } => WRITER_FORGOTTEN,
+            Self::LogOwned { .. } => LOG_OWNED,
+            Self::LogSealed { .. } => LOG_SEALED,
+            Self::LogOptionsSet { .. } => LOG_OPTIONS_SET,
+            Self::LogRenamed { .. } => LOG_RENAMED,
+            Self::RatesSet { .. } => RATES_SET,
+            Self::ManifestWriter(_) => MANIFEST_WRITER,
             Self::ManifestHead(_) => MANIFEST_HEAD,
             Self::ManifestLog(_) => MANIFEST_LOG,
             Self::ManifestReader(_) => MANIFEST_READER,
@@ -326,67 +489,21 @@ impl Control {
         }
     }
 
-    fn put_body(&self, out: &mut BytesMut) {
+    /// The first format version that has such records (F-2).
+    #[must_use]
+    pub fn since(&self) -> u32 {
         match self {
-            Self::LogCreated { log, created_us, name } => {
-                out.put_u64_le(log.0);
-                out.put_u64_le(*created_us);
-                put_name(out, name);
-                out.put_slice(name.as_bytes());
-            }
-            Self::LogDropped { log } => out.put_u64_le(log.0),
-            Self::LogTruncated { log, first } => {
-                out.put_u64_le(log.0);
-                out.put_u64_le(first.0);
-            }
-            Self::ReaderOpened { reader, epoch, sources, name } => {
-                out.put_u64_le(reader.0);
-                out.put_u64_le(epoch.0);
-                put_count(out, sources.len());
-                put_name(out, name);
-                put_positions(out, sources);
-                out.put_slice(name.as_bytes());
-            }
-            Self::ReaderDropped { reader } => out.put_u64_le(reader.0),
-            Self::Checkpoint(checkpoint) => put_checkpoint(out, checkpoint),
-            Self::SnapshotPart { reader, bytes } => {
-                out.put_u64_le(reader.0);
-                out.put_slice(bytes);
-            }
-            Self::ChainCarried { reader, head, oldest } => {
-                out.put_u64_le(reader.0);
-                put_chain_link(out, Some(*head));
-                out.put_u64_le(oldest.0);
-            }
-            Self::SegmentFreed { segment } | Self::Seal { next: segment } => {
-                out.put_u64_le(segment.0);
-            }
-            Self::ManifestHead(head) => {
-                out.put_u64_le(head.next_log.0);
-                out.put_u64_le(head.next_reader.0);
-                out.put_u64_le(head.next_epoch.0);
-                out.put_u64_le(head.time_us);
-                out.put_u32_le(head.logs);
-                out.put_u32_le(head.readers);
-                out.put_u32_le(head.segments);
-            }
-            Self::ManifestLog(log) => {
-                out.put_u64_le(log.log.0);
-                out.put_u64_le(log.created_us);
-                out.put_u64_le(log.next.0);
-                out.put_u64_le(log.last_txid.0);
-                out.put_u64_le(log.first.0);
-                put_name(out, &log.name);
-                out.put_slice(log.name.as_bytes());
-            }
-            Self::ManifestReader(reader) => put_manifest_reader(out, reader),
-            Self::ManifestSegment(segment) => {
-                out.put_u64_le(segment.segment.0);
-                out.put_u64_le(segment.end);
-                out.put_u64_le(segment.digest);
-                out.put_u32_le(segment.entries);
-                out.put_u32_le(u32::from(segment.shortened) | u32::from(segment.freed) << 1);
-            }
+            Self::SegmentPunched { .. }
+            | Self::WriterOpened { .. }
+            | Self::WriterAppended { .. }
+            | Self::WriterForgotten { .. }
+            | Self::LogOwned { .. }
+            | Self::LogSealed { .. }
+            | Self::LogOptionsSet { .. }
+            | Self::LogRenamed { .. }
+            | Self::RatesSet { .. }
+            | Self::ManifestWriter(_) => 2,
+            _ => 1,
         }
     }
 
@@ -399,6 +516,20 @@ impl Control {
         }
         section.is_empty().then_some(records)
     }
+}
+
+/// Bytes that the batch of a writer takes in a section beside its records.
+pub const WRITER_APPENDED_SIZE: u64 = CONTROL_HEADER_SIZE as u64 + 36;
+
+/// Bytes of the body of a writer's row.
+fn writer_row_size(batches: usize, name: usize) -> usize {
+    28 + 36 * batches + name
+}
+
+/// Bytes that the row of a writer takes in a manifest once its window is full.
+#[must_use]
+pub fn writer_row_size_max(name: &str) -> u64 {
+    (CONTROL_HEADER_SIZE + writer_row_size(WRITER_WINDOW, name.len())) as u64
 }
 
 fn checkpoint_size(checkpoint: &Checkpoint) -> usize {
@@ -418,77 +549,4 @@ fn checkpoint_body_size(sources: usize, parts: usize, bytes: usize) -> usize {
 #[must_use]
 pub fn checkpoint_record_size(sources: usize, parts: usize, bytes: usize) -> u64 {
     (CONTROL_HEADER_SIZE + checkpoint_body_size(sources, parts, bytes)) as u64
-}
-
-fn put_checkpoint(out: &mut BytesMut, checkpoint: &Checkpoint) {
-    let (kind, parts, bytes): (u8, &[Link], &[u8]) = match &checkpoint.state {
-        CheckpointState::None => (STATE_NONE, &[], &[]),
-        CheckpointState::Delta(bytes) => (STATE_DELTA, &[], bytes),
-        CheckpointState::Snapshot { parts, last } => (STATE_SNAPSHOT, parts, last),
-    };
-    out.put_u64_le(checkpoint.reader.0);
-    out.put_u64_le(checkpoint.epoch.0);
-    out.put_u64_le(checkpoint.number);
-    put_chain_link(out, checkpoint.previous);
-    put_count(out, checkpoint.to.len());
-    out.put_u8(kind);
-    out.put_u8(checkpoint.carried.into());
-    out.put_u32_le(u32::try_from(parts.len()).expect("parts fit an entry"));
-    out.put_u32_le(0);
-    assert_eq!(checkpoint.from.len(), checkpoint.to.len());
-    for (from, to) in checkpoint.from.iter().zip(&checkpoint.to) {
-        assert_eq!(from.log, to.log);
-        out.put_u64_le(from.log.0);
-        out.put_u64_le(from.next.0);
-        out.put_u64_le(to.next.0);
-    }
-    for part in parts {
-        put_link(out, *part);
-    }
-    out.put_slice(bytes);
-}
-
-fn put_manifest_reader(out: &mut BytesMut, reader: &ManifestReader) {
-    out.put_u64_le(reader.reader.0);
-    out.put_u64_le(reader.epoch.0);
-    out.put_u64_le(reader.number);
-    put_chain_link(out, reader.head);
-    put_chain_link(out, reader.carried);
-    out.put_u64_le(reader.oldest.0);
-    out.put_u64_le(reader.delta_bytes);
-    out.put_u64_le(reader.snapshot_bytes);
-    out.put_u32_le(reader.deltas);
-    put_count(out, reader.sources.len());
-    put_name(out, &reader.name);
-    put_positions(out, &reader.sources);
-    out.put_slice(reader.name.as_bytes());
-}
-
-fn put_name(out: &mut BytesMut, name: &str) {
-    out.put_u16_le(u16::try_from(name.len()).expect("names are short"));
-}
-
-fn put_count(out: &mut BytesMut, count: usize) {
-    out.put_u16_le(u16::try_from(count).expect("a processor has few sources"));
-}
-
-fn put_positions(out: &mut BytesMut, positions: &[SourcePosition]) {
-    for position in positions {
-        out.put_u64_le(position.log.0);
-        out.put_u64_le(position.next.0);
-    }
-}
-
-fn put_link(out: &mut BytesMut, link: Link) {
-    out.put_u64_le(link.segment.0);
-    out.put_u32_le(link.offset);
-    out.put_u32_le(link.index);
-}
-
-/// Number 0 says that there is none.
-fn put_chain_link(out: &mut BytesMut, link: Option<ChainLink>) {
-    let none = Link { segment: SegmentId(0), offset: 0, index: 0 };
-    let ChainLink { number, link } = link.unwrap_or(ChainLink { number: 0, link: none });
-    out.put_u64_le(number);
-    put_link(out, link);
 }

@@ -11,13 +11,14 @@
 //!
 //! Not here: which entries belong together (`commit`), and what a missing one means (`recover`).
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::codec::{Codec, Packer};
 use super::record::{is_whole, put_record};
 use super::{EngineId, Place, checksum, section_checksum};
-use crate::limits::{BLOCK_SIZE, SECTIONS_MAX};
+use crate::limits::{BLOCK_SIZE, ENTRY_SIZE_MAX, SECTIONS_MAX};
 use crate::position::{LogId, SegmentId, Sequence, ShardId, TxId};
 
 const MAGIC: [u8; 4] = *b"ent1";
@@ -96,7 +97,6 @@ pub const SECTION_SIZE: usize = 64;
 
 const KIND_RECORDS: u8 = 1;
 const KIND_CONTROL: u8 = 2;
-const CODEC_NONE: u8 = 0;
 
 const _: () = {
     assert!(size_of::<RawHeader>() == HEADER_SIZE);
@@ -130,6 +130,8 @@ pub struct EntryHead {
 pub struct RecordsIn<'a, R> {
     /// The log.
     pub log: LogId,
+    /// How its section is to be stored, if that makes it smaller.
+    pub codec: Codec,
     /// Sequence of the first record.
     pub first_sequence: Sequence,
     /// The records: transaction id and payload.
@@ -159,10 +161,14 @@ pub struct SectionHead {
     pub checksum: u64,
     /// Where it begins, in bytes from the beginning of the entry.
     pub offset: u32,
-    /// Its size in bytes.
+    /// Its size in bytes, as it is stored.
     pub len: u32,
+    /// The size of its records in bytes.
+    pub raw_len: u32,
     /// How many records.
     pub count: u32,
+    /// How it is stored.
+    pub codec: Codec,
     kind: u8,
 }
 
@@ -176,24 +182,36 @@ impl SectionHead {
     /// Whether `bytes` are the bytes that were written for this section.
     #[must_use]
     pub fn matches(&self, place: &Place, bytes: &[u8]) -> bool {
+        let sum = || {
+            let first = self.first_sequence;
+            section_checksum(place, self.log, self.kind, self.codec, first, bytes)
+        };
         bytes.len() == self.len as usize
-            && section_checksum(place, self.log, self.kind, self.first_sequence, bytes)
-                == self.checksum
-            && (self.is_control() || is_whole(bytes, self.count))
+            && sum() == self.checksum
+            && (self.is_control() || self.holds_records(bytes))
+    }
+
+    /// Whether so many bytes hold the records that the row promises.
+    fn holds_records(&self, bytes: &[u8]) -> bool {
+        if self.codec == Codec::None {
+            return is_whole(bytes, self.count);
+        }
+        let raw = self.codec.unpack(&Bytes::copy_from_slice(bytes), self.raw_len);
+        raw.is_some_and(|raw| is_whole(&raw, self.count))
     }
 }
 
-/// Whether `bytes` are the records that `section` of a log was written with.
+/// Whether `bytes` are what was stored for so many records of a log. What is compressed is not
+/// looked into: whoever uses it does that.
 #[must_use]
 pub fn records_match(
     place: &Place,
     log: LogId,
-    first: Sequence,
-    count: u32,
-    sum: u64,
+    (codec, first, count, sum): (Codec, Sequence, u32, u64),
     bytes: &[u8],
 ) -> bool {
-    section_checksum(place, log, KIND_RECORDS, first, bytes) == sum && is_whole(bytes, count)
+    section_checksum(place, log, KIND_RECORDS, codec, first, bytes) == sum
+        && (codec != Codec::None || is_whole(bytes, count))
 }
 
 /// Size in bytes of an entry with such content, padded to blocks.
@@ -212,6 +230,7 @@ pub fn put_entry<R: RecordIn>(
     head: &EntryHead,
     control: (&[u8], u32),
     sections: &[RecordsIn<'_, R>],
+    packer: &mut Packer,
 ) -> (Vec<SectionHead>, u64) {
     let start = out.len();
     let has_control = control.1 > 0;
@@ -224,7 +243,8 @@ pub fn put_entry<R: RecordIn>(
         let begin = out.len();
         out.put_slice(control.0);
         let none = (TxId(0), TxId(0));
-        let head = section_head(out, start, begin, head, KIND_CONTROL, LogId(0), Sequence(0), none);
+        let kind = (KIND_CONTROL, Codec::None, control.0.len());
+        let head = section_head(out, start, begin, head, kind, LogId(0), Sequence(0), none);
         heads.push(SectionHead { count: control.1, ..head });
     }
     for section in sections {
@@ -236,9 +256,15 @@ pub fn put_entry<R: RecordIn>(
             panic!("a section without records");
         };
         let txids = (first.txid(), last.txid());
-        let sequence = section.first_sequence;
-        let head =
-            section_head(out, start, begin, head, KIND_RECORDS, section.log, sequence, txids);
+        let raw_len = out.len() - begin;
+        let mut codec = Codec::None;
+        if let Some(packed) = packer.pack(section.codec, &out[begin..]) {
+            codec = section.codec;
+            out.truncate(begin);
+            out.put_slice(packed);
+        }
+        let (kind, sequence) = ((KIND_RECORDS, codec, raw_len), section.first_sequence);
+        let head = section_head(out, start, begin, head, kind, section.log, sequence, txids);
         let count = u32::try_from(section.records.len()).expect("an entry holds few records");
         heads.push(SectionHead { count, ..head });
     }
@@ -265,7 +291,7 @@ fn section_head(
     start: usize,
     begin: usize,
     head: &EntryHead,
-    kind: u8,
+    (kind, codec, raw_len): (u8, Codec, usize),
     log: LogId,
     first_sequence: Sequence,
     (first_txid, last_txid): (TxId, TxId),
@@ -277,10 +303,12 @@ fn section_head(
         first_sequence,
         first_txid,
         last_txid,
-        checksum: section_checksum(&head.place, log, kind, first_sequence, bytes),
+        checksum: section_checksum(&head.place, log, kind, codec, first_sequence, bytes),
         offset: size(begin - start),
         len: size(bytes.len()),
+        raw_len: size(raw_len),
         count: 0,
+        codec,
         kind,
     }
 }
@@ -294,10 +322,10 @@ fn raw_section(section: &SectionHead) -> RawSection {
         checksum: U64::new(section.checksum),
         offset: U32::new(section.offset),
         stored_len: U32::new(section.len),
-        raw_len: U32::new(section.len),
+        raw_len: U32::new(section.raw_len),
         count: U32::new(section.count),
         kind: section.kind,
-        codec: CODEC_NONE,
+        codec: section.codec.number(),
         flags: U16::ZERO,
         reserved: U32::ZERO,
     }
@@ -415,18 +443,23 @@ fn parse_sections(table: &[u8], length: u32) -> Option<Vec<SectionHead>> {
         let raw = RawSection::ref_from_bytes(row).ok()?;
         let control = raw.kind == KIND_CONTROL && sections.is_empty() && raw.log.get() == 0;
         let records = raw.kind == KIND_RECORDS && raw.log.get() != 0;
+        let codec = Codec::from_number(raw.codec)?;
+        let (stored, raw_len) = (raw.stored_len.get(), raw.raw_len.get());
+        let lengths = match codec {
+            Codec::None => stored == raw_len,
+            Codec::Lz4 | Codec::Zstd => records && stored < raw_len && raw_len <= ENTRY_SIZE_MAX,
+        };
         let form = (control || records)
-            && raw.codec == CODEC_NONE
+            && lengths
             && raw.flags.get() == 0
             && raw.reserved.get() == 0
             && raw.count.get() > 0
-            && raw.stored_len.get() == raw.raw_len.get()
             && raw.offset.get() == at
             && raw.first_txid.get() <= raw.last_txid.get();
         if !form {
             return None;
         }
-        at = at.checked_add(raw.stored_len.get())?;
+        at = at.checked_add(stored)?;
         sections.push(SectionHead {
             log: LogId(raw.log.get()),
             first_sequence: Sequence(raw.first_sequence.get()),
@@ -434,8 +467,10 @@ fn parse_sections(table: &[u8], length: u32) -> Option<Vec<SectionHead>> {
             last_txid: TxId(raw.last_txid.get()),
             checksum: raw.checksum.get(),
             offset: raw.offset.get(),
-            len: raw.stored_len.get(),
+            len: stored,
+            raw_len,
             count: raw.count.get(),
+            codec,
             kind: raw.kind,
         });
     }

@@ -5,7 +5,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{EngineId, Place, VERSION, checksum};
+use super::{EngineId, Place, VERSION, VERSION_MIN, checksum};
 use crate::limits::{
     BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SHARDS_MAX,
 };
@@ -50,6 +50,8 @@ const _: () = {
 /// What an engine is, fixed when it is made, and which of its shards have begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
+    /// Format version of the engine's newest segments (F-2).
+    pub version: u32,
     /// Identity of the engine.
     pub engine: EngineId,
     /// How many shards it has.
@@ -91,7 +93,7 @@ impl Superblock {
             checksum: U64::ZERO,
             magic: SUPERBLOCK_MAGIC,
             engine: self.engine,
-            version: U32::new(VERSION),
+            version: U32::new(self.version),
             block_size: U32::new(BLOCK_SIZE),
             segment_size: U64::new(self.segment_size),
             generation: U64::new(self.generation),
@@ -119,7 +121,7 @@ impl Superblock {
         if raw.version.get() > VERSION {
             return Err(HeaderError::Newer(raw.version.get()));
         }
-        let known = raw.version.get() == VERSION && raw.block_size.get() == BLOCK_SIZE;
+        let known = raw.version.get() >= VERSION_MIN && raw.block_size.get() == BLOCK_SIZE;
         let sizes = (1..=SHARDS_MAX).contains(&raw.shard_count.get())
             && (SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&raw.segment_size.get())
             && raw.segment_size.get().is_multiple_of(BLOCK_SIZE.into());
@@ -127,6 +129,7 @@ impl Superblock {
             return Err(HeaderError::Invalid);
         }
         Ok(Self {
+            version: raw.version.get(),
             engine: raw.engine,
             shard_count: raw.shard_count.get(),
             segment_size: raw.segment_size.get(),
@@ -168,6 +171,8 @@ const _: () = {
 /// Who a segment is, and where the one before it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// Format version of the segment (F-2).
+    pub version: u32,
     /// Identity of the engine.
     pub engine: EngineId,
     /// Whose journal.
@@ -206,7 +211,7 @@ impl SegmentHeader {
             magic: SEGMENT_MAGIC,
             engine: self.engine,
             segment: U64::new(self.segment.0),
-            version: U32::new(VERSION),
+            version: U32::new(self.version),
             block_size: U32::new(BLOCK_SIZE),
             segment_size: U64::new(self.segment_size),
             entry_size_max: U32::new(self.entry_size_max),
@@ -239,7 +244,7 @@ impl SegmentHeader {
         if raw.version.get() > VERSION {
             return Err(HeaderError::Newer(raw.version.get()));
         }
-        let known = raw.version.get() == VERSION && raw.block_size.get() == BLOCK_SIZE;
+        let known = raw.version.get() >= VERSION_MIN && raw.block_size.get() == BLOCK_SIZE;
         let sizes = raw.entry_size_max.get() >= BLOCK_SIZE
             && u64::from(raw.entry_size_max.get()) <= raw.segment_size.get()
             && (1..=ENTRIES_IN_FLIGHT_MAX).contains(&raw.entries_in_flight_max.get());
@@ -247,6 +252,7 @@ impl SegmentHeader {
             return Err(HeaderError::Invalid);
         }
         let header = Self {
+            version: raw.version.get(),
             engine: raw.engine,
             shard: ShardId(raw.shard.get()),
             segment: SegmentId(raw.segment.get()),

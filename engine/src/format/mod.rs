@@ -12,19 +12,26 @@
 //!
 //! Not here: what is done about bytes that are not valid (`recover`), and any I/O.
 
+pub mod codec;
 pub mod control;
 pub mod entry;
 pub mod header;
+pub mod options;
 pub mod record;
 
 use crc_fast::{CrcAlgorithm, Digest};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes};
 
+use codec::Codec;
+
 use crate::position::{LogId, SegmentId, Sequence, ShardId};
 
 /// The newest format version that this program reads, and the one that it writes (F-2).
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The oldest one that it reads.
+pub const VERSION_MIN: u32 = 1;
 
 /// Identity of an engine: random, in every checksum.
 pub type EngineId = [u8; 16];
@@ -73,6 +80,7 @@ pub(crate) fn section_checksum(
     place: &Place,
     log: LogId,
     kind: u8,
+    codec: Codec,
     first_sequence: Sequence,
     bytes: &[u8],
 ) -> u64 {
@@ -83,7 +91,7 @@ pub(crate) fn section_checksum(
         first_sequence: U64::new(first_sequence.0),
         entry: U32::new(place.entry),
         shard: U16::new(place.shard.0),
-        kind: U16::new(kind.into()),
+        kind: U16::new(u16::from(kind) | u16::from(codec.number()) << 8),
     };
     checksum(&[identity.as_bytes(), bytes])
 }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use oncelog::change::Author;
 use oncelog::error::{Damaged, OpenError, ProcessorError, ReadError};
 use oncelog::request::{At, NewRecord, OpenMode, ReadRequest, Request};
 use oncelog::{LogId, SegmentId, Sequence};
@@ -196,7 +197,12 @@ impl<'a> Checker<'a> {
     /// The lists of logs and processors; numbers of the logs.
     fn lists(&self, flat: &mut Flat<'_>) -> Result<Vec<LogId>, String> {
         let prefix = String::new();
-        let logs = flat.ask(|reply| Request::ListLogs { prefix, reply });
+        let logs = flat.ask(|reply| Request::ListLogs {
+            prefix,
+            after: String::new(),
+            limit: usize::MAX,
+            reply,
+        });
         let logs = logs.map_err(|error| error.to_string())?;
         let seen = logs.iter().map(|l| (&*l.name, l.first.get(), l.next.get(), l.last_txid.get()));
         let known = self.truth.logs.iter().map(|log| {
@@ -281,7 +287,13 @@ impl<'a> Checker<'a> {
         let mut lost = false;
         for known in &self.truth.processors {
             let (name, sources, change) = (known.name.clone(), Vec::new(), false);
-            let restored = flat.ask(|reply| Request::OpenReader { name, sources, change, reply });
+            let restored = flat.ask(|reply| Request::OpenReader {
+                name,
+                sources,
+                change,
+                owns: Vec::new(),
+                reply,
+            });
             match restored {
                 Ok(restored) => {
                     let seen = TrueProcessor {
@@ -310,10 +322,11 @@ impl<'a> Checker<'a> {
     /// The engine takes records, and gives them back.
     fn goes_on(&self, flat: &mut Flat<'_>) -> Result<(), String> {
         let (name, mode) = ("g/after".to_owned(), OpenMode::Create);
-        let log = flat.ask(|reply| Request::OpenLog { name, mode, reply });
+        let log = flat.ask(|reply| Request::OpenLog { name, mode, options: None, reply });
         let log = log.map_err(|error| error.to_string())?.id;
         let record = NewRecord::new("after the flip");
-        let appended = flat.ask(|reply| Request::Append { log, record, reply });
+        let appended =
+            flat.ask(|reply| Request::Append { log, author: Author::Anyone, record, reply });
         appended.map_err(|error| error.to_string())?;
         let (at, bytes_max, wait) = (At::Earliest, 1 << 20, false);
         let read = flat.ask(|reply| {

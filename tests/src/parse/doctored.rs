@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 
 use bytes::Bytes;
+use oncelog::change::Author;
 use oncelog::io::{Completion, Found, Now, Op, OpKind, Side};
 use oncelog::reply::{Pending, Reply, pair};
 use oncelog::request::{At, LogInfo, NewRecord, ReadRequest, Request};
@@ -63,17 +64,28 @@ impl Doctored {
 
     /// Reads every log, appends to it, opens every processor. Errors are fine.
     fn look(&mut self) {
-        let logs = self.ask(|reply| Request::ListLogs { prefix: String::new(), reply });
+        let logs = self.ask(|reply| Request::ListLogs {
+            prefix: String::new(),
+            after: String::new(),
+            limit: usize::MAX,
+            reply,
+        });
         for info in logs.unwrap_or_default().into_iter().take(8) {
             self.read(&info);
             let log = info.id;
             let record = NewRecord { txid: None, payload: Bytes::from_static(b"new") };
-            let _ = self.ask(|reply| Request::Append { log, record, reply });
+            let _ =
+                self.ask(|reply| Request::Append { log, author: Author::Anyone, record, reply });
         }
         let names = self.ask(|reply| Request::ListReaders { reply });
         for name in names.unwrap_or_default().into_iter().take(8) {
-            let open =
-                |reply| Request::OpenReader { name, sources: Vec::new(), change: false, reply };
+            let open = |reply| Request::OpenReader {
+                name,
+                sources: Vec::new(),
+                change: false,
+                owns: Vec::new(),
+                reply,
+            };
             let _ = self.ask(open);
         }
     }

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use oncelog::catalog::Catalog;
 use oncelog::format::Place;
+use oncelog::format::VERSION;
+use oncelog::format::codec::Packer;
 use oncelog::format::control::{Control, Link};
 use oncelog::format::entry::{
     Entry, EntryHead, Flags, HEADER_SIZE, RecordIn, RecordsIn, SECTION_SIZE, SectionHead, put_entry,
@@ -125,7 +127,16 @@ fn check_sections(entry: &Entry, bytes: &[u8], end: usize) {
     };
     let taken: Vec<(&SectionHead, Vec<Record>)> = entry
         .records()
-        .map(|head| (head, records_of(bytes_of(head), head.count).expect("it is whole")))
+        .map(|head| {
+            (
+                head,
+                records_of(
+                    head.codec.unpack(&bytes_of(head), head.raw_len).expect("it is whole"),
+                    head.count,
+                )
+                .expect("it is whole"),
+            )
+        })
         .collect();
     // The writer takes the row's transaction ids from the records.
     let agrees = |(head, records): &(&SectionHead, Vec<Record>)| {
@@ -142,6 +153,7 @@ fn check_sections(entry: &Entry, bytes: &[u8], end: usize) {
     let sections: Vec<_> = taken
         .iter()
         .map(|(head, records)| RecordsIn {
+            codec: head.codec,
             log: head.log,
             first_sequence: head.first_sequence,
             records,
@@ -149,7 +161,13 @@ fn check_sections(entry: &Entry, bytes: &[u8], end: usize) {
         .collect();
     let controls = entry.control().map(|head| (bytes_of(head), head.count)).unwrap_or_default();
     let mut again = BytesMut::new();
-    let (heads, digest) = put_entry(&mut again, &entry.head, (&controls.0, controls.1), &sections);
+    let (heads, digest) = put_entry(
+        &mut again,
+        &entry.head,
+        (&controls.0, controls.1),
+        &sections,
+        &mut Packer::default(),
+    );
     assert_eq!(heads, entry.sections);
     if again.len() == entry.length as usize {
         assert_eq!(digest, entry.digest);
@@ -244,7 +262,7 @@ pub fn catalog(data: &[u8]) {
     for log in logs.into_iter().chain([LogId::new(1)]) {
         let next = catalog.log(log).map_or(Sequence::FIRST, |state| state.next);
         let last = catalog.log(log).map_or(TxId::new(0), |state| state.last_txid);
-        let _ = catalog.append(log, (next, u64::from(u32::MAX)), last, last);
+        let _ = catalog.append(log, (next, u64::from(u32::MAX)), (last, last), 0);
     }
     catalog.set_all_durable();
     check_catalog(&catalog, time_us);
@@ -284,6 +302,7 @@ pub fn journal(data: &[u8]) {
         (head.logs, head.readers, head.segments) = (logs, readers, segments);
     }
     let header = SegmentHeader {
+        version: VERSION,
         engine: ENGINE,
         shard: ShardId::new(SHARD),
         segment: SegmentId::new(4),
@@ -305,7 +324,8 @@ pub fn journal(data: &[u8]) {
         let (previous_digest, time_us, durable) = (digest, u64::MAX / 2, 0);
         let head = EntryHead { place, flags, previous_digest, time_us, durable };
         let count = u32::try_from(records.len()).expect("few");
-        (_, digest) = put_entry::<Record>(&mut file, &head, (&section, count), &[]);
+        (_, digest) =
+            put_entry::<Record>(&mut file, &head, (&section, count), &[], &mut Packer::default());
     };
     put(Flags::MANIFEST_END, 0, &records);
     for (entry, part) in (1..).zip(rest.chunks(3)) {

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use oncelog::change::Author;
 use oncelog::error::{AppendError, CommitError, LogError, ProcessorError, Stopped};
 use oncelog::format::control::SourcePosition;
 use oncelog::reply::{Pending, pair};
@@ -177,7 +178,9 @@ fn records(new: &[model::NewRecord]) -> Vec<NewRecord> {
 }
 
 fn parts(new: &[(LogId, Vec<model::NewRecord>)]) -> Vec<Part> {
-    new.iter().map(|(log, new)| Part { log: *log, records: records(new) }).collect()
+    new.iter()
+        .map(|(log, new)| Part { log: *log, author: Author::Anyone, records: records(new) })
+        .collect()
 }
 
 /// The request that does what `effect` says.
@@ -186,7 +189,7 @@ pub fn request_of(effect: &Effect) -> (Request, Waiting) {
     match effect.clone() {
         Effect::OpenLog(name, mode) => {
             let (reply, pending) = pair();
-            (Request::OpenLog { name, mode, reply }, Waiting::Log(pending))
+            (Request::OpenLog { name, mode, options: None, reply }, Waiting::Log(pending))
         }
         Effect::DropLog(name) => {
             let (reply, pending) = pair();
@@ -200,7 +203,10 @@ pub fn request_of(effect: &Effect) -> (Request, Waiting) {
         Effect::Append { parts: new, alone: true, .. } => {
             let (reply, pending) = pair();
             let (log, record) = (new[0].0, records(&new[0].1).remove(0));
-            (Request::Append { log, record, reply }, Waiting::Append(pending))
+            (
+                Request::Append { log, author: Author::Anyone, record, reply },
+                Waiting::Append(pending),
+            )
         }
         Effect::Append { parts: new, .. } => {
             let (reply, pending) = pair();
@@ -208,7 +214,10 @@ pub fn request_of(effect: &Effect) -> (Request, Waiting) {
         }
         Effect::OpenReader { name, sources, change } => {
             let (reply, pending) = pair();
-            (Request::OpenReader { name, sources, change, reply }, Waiting::Owner(pending))
+            (
+                Request::OpenReader { name, sources, change, owns: Vec::new(), reply },
+                Waiting::Owner(pending),
+            )
         }
         Effect::DropReader(name) => {
             let (reply, pending) = pair();
@@ -222,7 +231,10 @@ pub fn request_of(effect: &Effect) -> (Request, Waiting) {
         Effect::Commit(commit) => commit_request(commit),
         Effect::ListLogs(prefix) => {
             let (reply, pending) = pair();
-            (Request::ListLogs { prefix, reply }, Waiting::Logs(pending))
+            (
+                Request::ListLogs { prefix, after: String::new(), limit: usize::MAX, reply },
+                Waiting::Logs(pending),
+            )
         }
         Effect::Describe(log) => {
             let (reply, pending) = pair();

@@ -103,7 +103,7 @@ counters! {
 }
 
 /// Kinds of control records with their names in `docs/format.md`.
-const CONTROLS: [(usize, &str); 14] = [
+const CONTROLS: [(usize, &str); 24] = [
     (1, "log created"),
     (2, "log dropped"),
     (3, "log truncated"),
@@ -114,10 +114,20 @@ const CONTROLS: [(usize, &str); 14] = [
     (8, "chain carried"),
     (9, "segment freed"),
     (10, "seal"),
-    (32, "manifest head"),
-    (33, "manifest: log"),
+    (11, "segment punched"),
+    (16, "writer opened"),
+    (17, "writer appended"),
+    (18, "writer forgotten"),
+    (19, "log owned"),
+    (24, "log sealed"),
+    (25, "log options set"),
+    (26, "rates set"),
+    (28, "log renamed"),
     (34, "manifest: processor"),
     (35, "manifest: segment"),
+    (36, "manifest head"),
+    (37, "manifest: log"),
+    (38, "manifest: writer"),
 ];
 
 const LAST: [Last; 3] = [Last::Ordinary, Last::Close, Last::Seal];
@@ -326,20 +336,5 @@ fn verdict(row: usize) -> &'static str {
 
 /// The number of a control record's kind (F-11).
 fn kind_of(control: &Control) -> usize {
-    match control {
-        Control::LogCreated { .. } => 1,
-        Control::LogDropped { .. } => 2,
-        Control::LogTruncated { .. } => 3,
-        Control::ReaderOpened { .. } => 4,
-        Control::ReaderDropped { .. } => 5,
-        Control::Checkpoint(_) => 6,
-        Control::SnapshotPart { .. } => 7,
-        Control::ChainCarried { .. } => 8,
-        Control::SegmentFreed { .. } => 9,
-        Control::Seal { .. } => 10,
-        Control::ManifestHead(_) => 32,
-        Control::ManifestLog(_) => 33,
-        Control::ManifestReader(_) => 34,
-        Control::ManifestSegment(_) => 35,
-    }
+    control.kind().into()
 }

@@ -12,6 +12,7 @@
 //! here; it keeps the same order, and its unit tests damage either copy.
 
 use oncelog::ShardId;
+use oncelog::format::VERSION;
 use oncelog::format::header::Superblock;
 use oncelog::limits::{BLOCK_SIZE, SEGMENT_SIZE_MIN};
 
@@ -31,6 +32,7 @@ pub struct SimSuper {
 impl Default for SimSuper {
     fn default() -> Self {
         let current = Superblock {
+            version: VERSION,
             engine: crate::sim::world::ENGINE,
             shard_count: 8,
             segment_size: SEGMENT_SIZE_MIN,

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use oncelog::buf::Buf;
 use oncelog::error::{OpenError, Stopped};
+use oncelog::format::VERSION;
 use oncelog::format::header::Superblock;
 use oncelog::io::{Completion, Found, IoError, Now, Op, OpKind, Side, SpareId};
 use oncelog::position::{SegmentId, ShardId};
@@ -39,6 +40,7 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn new() -> Self {
         let superblock = Superblock {
+            version: VERSION,
             engine: ENGINE,
             shard_count: 4,
             segment_size: SEGMENT_SIZE,

@@ -4,14 +4,16 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use oncelog::catalog::Catalog;
 use oncelog::error::OpenError;
-use oncelog::format::Place;
+use oncelog::format::codec::{Codec, Packer};
 use oncelog::format::control::{
     ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestHead, ManifestLog,
     ManifestReader, ManifestSegment, SourcePosition,
 };
 use oncelog::format::entry::{Entry, EntryHead, Flags, RecordsIn, entry_size, put_entry};
 use oncelog::format::header::SegmentHeader;
+use oncelog::format::options::Rates;
 use oncelog::format::record::{put_record, take_record};
+use oncelog::format::{Place, VERSION};
 use oncelog::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 use oncelog::request::StagedRecord;
 
@@ -190,6 +192,8 @@ fn manifest_rows_have_the_bytes_of_their_tables() {
         logs: n.next_u32(),
         readers: n.next_u32(),
         segments: n.next_u32(),
+        writers: n.next_u32(),
+        rates: Rates::default(),
     };
     let ManifestHead { next_log, next_reader, next_epoch, .. } = head;
     let numbers = [next_log.get(), next_reader.get(), next_epoch.get(), head.time_us];
@@ -203,7 +207,19 @@ fn manifest_rows_have_the_bytes_of_their_tables() {
     let numbers = [log.get(), created_us, next.get(), last_txid.get(), first.get()];
     let mut fields: Vec<_> = numbers.into_iter().map(U64).collect();
     fields.extend([U16(3), Field::Bytes(b"pay")]);
-    let row = ManifestLog { log, created_us, next, last_txid, first, name: name.clone() };
+    let row = ManifestLog {
+        log,
+        created_us,
+        next,
+        last_txid,
+        first,
+        bytes: 0,
+        sealed: false,
+        owner: Epoch::new(0),
+        options_version: 0,
+        options: None,
+        name: name.clone(),
+    };
     assert_bytes(Control::ManifestLog(row), Table::of(33, &fields));
 
     let row = ManifestReader {
@@ -283,6 +299,7 @@ fn a_segment_with_a_control_record_of_a_later_version_is_refused() {
 /// A segment with a manifest and one entry of one control record.
 fn segment(catalog: &Catalog, control: &[u8]) -> Vec<u8> {
     let header = SegmentHeader {
+        version: VERSION,
         engine: ENGINE,
         shard: SHARD,
         segment: FIRST,
@@ -304,7 +321,8 @@ fn segment(catalog: &Catalog, control: &[u8]) -> Vec<u8> {
         let place = Place { entry, offset, ..place(FIRST) };
         let head = EntryHead { place, flags, previous_digest, time_us: START_US, durable: entry };
         let none: [RecordsIn<'_, StagedRecord>; 0] = [];
-        previous_digest = put_entry(&mut file, &head, (control, count), &none).1;
+        previous_digest =
+            put_entry(&mut file, &head, (control, count), &none, &mut Packer::default()).1;
     }
     file.to_vec()
 }
@@ -429,6 +447,7 @@ fn any_entry_reads_back_as_written() {
             .iter()
             .enumerate()
             .map(|(log, records)| RecordsIn {
+                codec: Codec::None,
                 log: LogId::new(log as u64 + 1),
                 first_sequence: first(log),
                 records,
@@ -446,7 +465,8 @@ fn any_entry_reads_back_as_written() {
         };
         let mut out = BytesMut::new();
         let count = u32::try_from(controls.len()).unwrap();
-        let (heads, digest) = put_entry(&mut out, &head, (&control, count), &sections);
+        let (heads, digest) =
+            put_entry(&mut out, &head, (&control, count), &sections, &mut Packer::default());
         let payloads = logs.iter().flatten().map(|record| 16 + record.payload.len());
         let bytes = (control.len() + payloads.sum::<usize>()) as u64;
         assert_eq!(out.len() as u64, entry_size(heads.len(), bytes), "seed {seed}");

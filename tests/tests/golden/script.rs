@@ -7,6 +7,7 @@
 //! ```
 
 use bytes::Bytes;
+use oncelog::change::Author;
 use oncelog::format::control::SourcePosition;
 use oncelog::format::record::take_record;
 use oncelog::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
@@ -76,7 +77,7 @@ fn first_segment(world: &mut World) {
     let names = ["shop/bills", "shop/scratch", "blobs"];
     let asked = names.map(|name| {
         let (name, mode) = (name.to_owned(), OpenMode::Create);
-        world.ask(|reply| Request::OpenLog { name, mode, reply })
+        world.ask(|reply| Request::OpenLog { name, mode, options: None, reply })
     });
     world.turn();
     let ids = asked.map(|asked| asked.answer().id);
@@ -84,12 +85,17 @@ fn first_segment(world: &mut World) {
 
     let one = world.ask(|reply| Request::Append {
         log: ORDERS,
+        author: Author::Anyone,
         record: record(Some(10), "order one"),
         reply,
     });
     let both = vec![
-        Part { log: ORDERS, records: vec![record(None, "order two"), record(Some(20), "")] },
-        Part { log: BILLS, records: vec![record(Some(7), "bill zero")] },
+        Part {
+            log: ORDERS,
+            author: Author::Anyone,
+            records: vec![record(None, "order two"), record(Some(20), "")],
+        },
+        Part { log: BILLS, author: Author::Anyone, records: vec![record(Some(7), "bill zero")] },
     ];
     let both = world.ask(|reply| Request::AppendBatch { parts: both, reply });
     world.turn();
@@ -99,7 +105,8 @@ fn first_segment(world: &mut World) {
 
     let restored = open_billing(world);
     assert_eq!((restored.reader, restored.epoch), (BILLING, Epoch::new(1)));
-    let bill = |text| vec![Part { log: BILLS, records: vec![record(None, text)] }];
+    let bill =
+        |text| vec![Part { log: BILLS, author: Author::Anyone, records: vec![record(None, text)] }];
     commit(world, 1, (0, 2), NewState::Delta(text("lost with the snapshot")), 0, bill("bill one"));
     commit(world, 2, (2, 3), NewState::None, 0, Vec::new());
     let (reader, epoch, number, bytes) = (BILLING, Epoch::new(1), 3, text("a state "));
@@ -109,7 +116,7 @@ fn first_segment(world: &mut World) {
 
     let sources = vec!["shop/bills".to_owned(), "shop/orders".to_owned()];
     let (name, change) = ("shop/audit".to_owned(), false);
-    world.run(|reply| Request::OpenReader { name, sources, change, reply });
+    world.run(|reply| Request::OpenReader { name, sources, change, owns: Vec::new(), reply });
     world.run(|reply| Request::DropReader { name: "shop/audit".to_owned(), reply });
     append(world, LogId::new(3), 1, "gone with its log");
     let name = "shop/scratch".to_owned();
@@ -125,7 +132,7 @@ fn first_segment(world: &mut World) {
 fn fill_up(world: &mut World) {
     for _ in 0..BLOB_COUNT {
         let record = NewRecord { txid: None, payload: Bytes::from(vec![0; BLOB_SIZE]) };
-        world.run(|reply| Request::Append { log: BLOBS, record, reply });
+        world.run(|reply| Request::Append { log: BLOBS, author: Author::Anyone, record, reply });
     }
     // There is no room for another entry of the largest size: this record waits for the roll.
     append(world, ORDERS, 40, "order five");
@@ -214,24 +221,29 @@ pub(crate) fn read(world: &mut World, log: LogId) -> Vec<Record> {
 }
 
 fn names(world: &mut World) -> Vec<String> {
-    let logs = world.run(|reply| Request::ListLogs { prefix: String::new(), reply });
+    let logs = world.run(|reply| Request::ListLogs {
+        prefix: String::new(),
+        after: String::new(),
+        limit: usize::MAX,
+        reply,
+    });
     logs.iter().map(|log| format!("{} {}", log.name, log.id)).collect()
 }
 
 fn create(world: &mut World, name: &str) {
     let (name, mode) = (name.to_owned(), OpenMode::Create);
-    world.run(|reply| Request::OpenLog { name, mode, reply });
+    world.run(|reply| Request::OpenLog { name, mode, options: None, reply });
 }
 
 fn append(world: &mut World, log: LogId, txid: u64, payload: &str) {
     let record = record(Some(txid), payload);
-    world.run(|reply| Request::Append { log, record, reply });
+    world.run(|reply| Request::Append { log, author: Author::Anyone, record, reply });
 }
 
 fn open_billing(world: &mut World) -> Restored {
     let sources = vec!["shop/orders".to_owned()];
     let (name, change) = ("shop/billing".to_owned(), false);
-    world.run(|reply| Request::OpenReader { name, sources, change, reply })
+    world.run(|reply| Request::OpenReader { name, sources, change, owns: Vec::new(), reply })
 }
 
 fn commit(

@@ -3,16 +3,23 @@
 //!
 //! Not here: whether a record follows what was before it (`catalog`).
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes};
 
 use super::{
     CHAIN_CARRIED, CHECKPOINT, ChainLink, Checkpoint, CheckpointState, Control, LOG_CREATED,
-    LOG_DROPPED, LOG_TRUNCATED, Link, MANIFEST_HEAD, MANIFEST_LOG, MANIFEST_READER,
-    MANIFEST_SEGMENT, ManifestHead, ManifestLog, ManifestReader, ManifestSegment, READER_DROPPED,
-    READER_OPENED, SEAL, SEGMENT_FREED, SNAPSHOT_PART, STATE_DELTA, STATE_NONE, STATE_SNAPSHOT,
-    SourcePosition,
+    LOG_DROPPED, LOG_HAS_OPTIONS, LOG_HAS_OWNER, LOG_IS_SEALED, LOG_OPTIONS_SET, LOG_OWNED,
+    LOG_RENAMED, LOG_SEALED, LOG_TRUNCATED, Link, MANIFEST_HEAD, MANIFEST_HEAD_1, MANIFEST_LOG,
+    MANIFEST_LOG_1, MANIFEST_READER, MANIFEST_SEGMENT, MANIFEST_WRITER, ManifestHead, ManifestLog,
+    ManifestReader, ManifestSegment, ManifestWriter, RATES_SET, READER_DROPPED, READER_OPENED,
+    SEAL, SEGMENT_FREED, SEGMENT_PUNCHED, SNAPSHOT_PART, STATE_DELTA, STATE_NONE, STATE_SNAPSHOT,
+    SourcePosition, WRITER_APPENDED, WRITER_FORGOTTEN, WRITER_OPENED, WriterBatch,
 };
-use crate::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
+use crate::format::options::{LogOptions, Rates};
+use crate::limits::WRITER_WINDOW;
+use crate::position::{Dlsn, Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 
 /// Takes the first record off a section; `None` if it is not valid.
 pub(super) fn take(section: &mut Bytes) -> Option<Control> {
@@ -58,23 +65,15 @@ fn take_body(kind: u16, body: &mut Bytes) -> Option<Control> {
         },
         SEGMENT_FREED => Control::SegmentFreed { segment: SegmentId(u64_of(body)?) },
         SEAL => Control::Seal { next: SegmentId(u64_of(body)?) },
-        MANIFEST_HEAD => Control::ManifestHead(ManifestHead {
-            next_log: LogId(u64_of(body)?),
-            next_reader: ReaderId(u64_of(body)?),
-            next_epoch: Epoch(u64_of(body)?),
-            time_us: u64_of(body)?,
-            logs: u32_of(body)?,
-            readers: u32_of(body)?,
-            segments: u32_of(body)?,
-        }),
-        MANIFEST_LOG => {
-            let (log, created_us) = (LogId(u64_of(body)?), u64_of(body)?);
-            let (next, last_txid) = (Sequence(u64_of(body)?), TxId(u64_of(body)?));
-            let first = Sequence(u64_of(body)?);
-            let len = body.try_get_u16_le().ok()?;
-            let name = take_name(body, len)?;
-            Control::ManifestLog(ManifestLog { log, created_us, next, last_txid, first, name })
+        WRITER_OPENED..=LOG_RENAMED => return take_setting(kind, body),
+        SEGMENT_PUNCHED => Control::SegmentPunched { segment: SegmentId(u64_of(body)?) },
+        MANIFEST_HEAD_1 | MANIFEST_HEAD => {
+            Control::ManifestHead(take_manifest_head(body, kind == MANIFEST_HEAD)?)
         }
+        MANIFEST_LOG_1 | MANIFEST_LOG => {
+            Control::ManifestLog(take_manifest_log(body, kind == MANIFEST_LOG)?)
+        }
+        MANIFEST_WRITER => Control::ManifestWriter(take_manifest_writer(body)?),
         MANIFEST_READER => Control::ManifestReader(take_manifest_reader(body)?),
         MANIFEST_SEGMENT => {
             let (segment, end) = (SegmentId(u64_of(body)?), u64_of(body)?);
@@ -89,6 +88,122 @@ fn take_body(kind: u16, body: &mut Bytes) -> Option<Control> {
         }
         _ => return None,
     })
+}
+
+/// Writers, owners and settings of logs (from format version 2 on).
+fn take_setting(kind: u16, body: &mut Bytes) -> Option<Control> {
+    Some(match kind {
+        WRITER_OPENED => {
+            let (log, epoch) = (LogId(u64_of(body)?), Epoch(u64_of(body)?));
+            let increasing = match body.try_get_u16_le().ok()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            };
+            let len = body.try_get_u16_le().ok()?;
+            Control::WriterOpened { log, epoch, increasing, name: take_name(body, len)? }
+        }
+        WRITER_APPENDED => Control::WriterAppended {
+            epoch: Epoch(u64_of(body)?),
+            number: u64_of(body)?,
+            first: Sequence(u64_of(body)?),
+            count: u32_of(body)?,
+            entry: u32_of(body)?,
+            slot: u32_of(body)?,
+        },
+        WRITER_FORGOTTEN => Control::WriterForgotten { epoch: Epoch(u64_of(body)?) },
+        LOG_OWNED => Control::LogOwned { log: LogId(u64_of(body)?), epoch: Epoch(u64_of(body)?) },
+        LOG_SEALED => {
+            Control::LogSealed { log: LogId(u64_of(body)?), next: Sequence(u64_of(body)?) }
+        }
+        LOG_OPTIONS_SET => {
+            let log = LogId(u64_of(body)?);
+            Control::LogOptionsSet { log, options: Arc::new(LogOptions::take(body)?) }
+        }
+        RATES_SET => Control::RatesSet { rates: Rates::take(body)? },
+        LOG_RENAMED => {
+            let log = LogId(u64_of(body)?);
+            let len = body.try_get_u16_le().ok()?;
+            Control::LogRenamed { log, name: take_name(body, len)? }
+        }
+        _ => return None,
+    })
+}
+
+fn take_manifest_head(body: &mut Bytes, has_writers: bool) -> Option<ManifestHead> {
+    let mut head = ManifestHead {
+        next_log: LogId(u64_of(body)?),
+        next_reader: ReaderId(u64_of(body)?),
+        next_epoch: Epoch(u64_of(body)?),
+        time_us: u64_of(body)?,
+        logs: u32_of(body)?,
+        readers: u32_of(body)?,
+        segments: u32_of(body)?,
+        writers: 0,
+        rates: Rates::default(),
+    };
+    if has_writers {
+        head.writers = u32_of(body)?;
+        head.rates = Rates::take(body)?;
+    }
+    Some(head)
+}
+
+fn take_manifest_log(body: &mut Bytes, has_more: bool) -> Option<ManifestLog> {
+    let (log, created_us) = (LogId(u64_of(body)?), u64_of(body)?);
+    let (next, last_txid) = (Sequence(u64_of(body)?), TxId(u64_of(body)?));
+    let first = Sequence(u64_of(body)?);
+    let bytes = if has_more { u64_of(body)? } else { 0 };
+    let len = body.try_get_u16_le().ok()?;
+    let flags = if has_more { body.try_get_u16_le().ok()? } else { 0 };
+    if flags & !(LOG_IS_SEALED | LOG_HAS_OWNER | LOG_HAS_OPTIONS) != 0 {
+        return None;
+    }
+    let mut owner = Epoch(0);
+    if flags & LOG_HAS_OWNER != 0 {
+        owner = Epoch(u64_of(body)?);
+    }
+    let (mut options_version, mut options) = (0, None);
+    if flags & LOG_HAS_OPTIONS != 0 {
+        options_version = u32_of(body)?;
+        options = Some(Arc::new(LogOptions::take(body)?));
+    }
+    let sealed = flags & LOG_IS_SEALED != 0;
+    let name = take_name(body, len)?;
+    Some(ManifestLog {
+        log,
+        created_us,
+        next,
+        last_txid,
+        first,
+        bytes,
+        sealed,
+        owner,
+        options_version,
+        options,
+        name,
+    })
+}
+
+fn take_manifest_writer(body: &mut Bytes) -> Option<ManifestWriter> {
+    let (log, epoch, last) = (LogId(u64_of(body)?), Epoch(u64_of(body)?), u64_of(body)?);
+    let increasing = match body.try_get_u8().ok()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let count = usize::from(body.try_get_u8().ok()?);
+    let len = body.try_get_u16_le().ok()?;
+    if count > WRITER_WINDOW {
+        return None;
+    }
+    let mut window = VecDeque::with_capacity(count);
+    for _ in 0..count {
+        let (number, first) = (u64_of(body)?, Sequence(u64_of(body)?));
+        let dlsn = Dlsn::new(SegmentId(u64_of(body)?), u32_of(body)?, u32_of(body)?);
+        window.push_back(WriterBatch { number, first, count: u32_of(body)?, dlsn });
+    }
+    Some(ManifestWriter { log, epoch, increasing, last, window, name: take_name(body, len)? })
 }
 
 fn take_checkpoint(body: &mut Bytes) -> Option<Checkpoint> {
