@@ -56,7 +56,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// The first `count` records, as they come.
 fn listen(talk: &Log, count: usize) -> Result<Vec<String>, ReadError> {
-    let (mut reader, mut heard) = (talk.reader(From::Earliest), Vec::new());
+    let mut reader = talk.reader(From::Earliest);
+    let mut heard = Vec::new();
     while heard.len() < count {
         // Waits until there is at least one record; may give many.
         for record in reader.next().wait()?.take(count - heard.len()) {
