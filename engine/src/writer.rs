@@ -67,6 +67,17 @@ impl WriterOptions {
     }
 }
 
+impl WriterOptions {
+    /// The writer of an owner that opened it before, perhaps in another process: nobody is fenced,
+    /// and if somebody else opened it meanwhile its batches are refused. [`Writer::last`] is 0: the
+    /// owner knows which number comes next.
+    #[must_use]
+    pub fn resume(self, epoch: Epoch) -> Writer {
+        let Self { log, name, exclusive, .. } = self;
+        Writer { log, name: name.into(), epoch, exclusive, last: 0 }
+    }
+}
+
 /// An idempotent writer: a batch that it sends again, because the answer was lost, is there once.
 ///
 /// Each batch has a number. A number that was used is answered with where its records stand, as
