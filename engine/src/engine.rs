@@ -27,13 +27,13 @@ use crate::helm::{self, Access};
 use crate::host::{DirLock, Host, make_dir};
 use crate::inbox::inbox;
 use crate::io::IoError;
-use crate::limits::BLOCK_SIZE;
-use crate::log::Log;
+use crate::limits::{BLOCK_SIZE, entry_size_max, record_size_max};
+use crate::log::OpenLog;
 use crate::meta::MetaFile;
 use crate::name::{check_name, group_of, shard_of};
 use crate::options::{DirectIo, Options};
 use crate::position::ShardId;
-use crate::processor::{ProcessorOptions, open_log};
+use crate::processor::ProcessorOptions;
 use crate::reply::{self, block_on};
 use crate::request::{LogInfo, OpenMode, Request, ShardStats};
 use crate::response::{Operation, Response};
@@ -171,30 +171,23 @@ impl Engine {
     }
 
     /// Makes a log; an error if there is one of that name.
-    pub fn create_log(&self, name: impl Into<String>) -> Operation<'static, Result<Log, LogError>> {
-        open_log(&self.0, name.into(), OpenMode::Create, None)
+    pub fn create_log(&self, name: impl Into<String>) -> OpenLog {
+        OpenLog::send(&self.0, name.into(), OpenMode::Create, None)
     }
 
     /// Makes a log with options; an error if there is one of that name.
-    pub fn create_log_with(
-        &self,
-        name: impl Into<String>,
-        options: LogOptions,
-    ) -> Operation<'static, Result<Log, LogError>> {
-        open_log(&self.0, name.into(), OpenMode::Create, Some(Arc::new(options)))
+    pub fn create_log_with(&self, name: impl Into<String>, options: LogOptions) -> OpenLog {
+        OpenLog::send(&self.0, name.into(), OpenMode::Create, Some(options))
     }
 
     /// Opens a log; an error if there is none of that name.
-    pub fn open_log(&self, name: impl Into<String>) -> Operation<'static, Result<Log, LogError>> {
-        open_log(&self.0, name.into(), OpenMode::Open, None)
+    pub fn open_log(&self, name: impl Into<String>) -> OpenLog {
+        OpenLog::send(&self.0, name.into(), OpenMode::Open, None)
     }
 
     /// Opens a log, or makes it.
-    pub fn open_or_create_log(
-        &self,
-        name: impl Into<String>,
-    ) -> Operation<'static, Result<Log, LogError>> {
-        open_log(&self.0, name.into(), OpenMode::OpenOrCreate, None)
+    pub fn open_or_create_log(&self, name: impl Into<String>) -> OpenLog {
+        OpenLog::send(&self.0, name.into(), OpenMode::OpenOrCreate, None)
     }
 
     /// All logs whose names begin with `prefix`, sorted by name.
@@ -315,6 +308,8 @@ impl Engine {
                 dir: self.0.dir.clone(),
                 engine: uuid::Uuid::from_bytes(superblock.engine).to_string(),
                 segment_size: superblock.segment_size,
+                record_size_max: record_size_max(entry_size_max(superblock.segment_size)),
+                batch_size_max: entry_size_max(superblock.segment_size),
                 block_size: BLOCK_SIZE,
                 direct_io: self.0.direct,
                 durable: self.0.host.durable,
@@ -350,6 +345,10 @@ pub struct EngineInfo {
     pub engine: String,
     /// Bytes of each segment.
     pub segment_size: u64,
+    /// The largest payload of a record in bytes, where the log sets no lower one.
+    pub record_size_max: u32,
+    /// Bytes that a batch may take: payloads, 16 for each record, 64 for each log, 96 besides.
+    pub batch_size_max: u32,
     /// Bytes of the unit of direct I/O.
     pub block_size: u32,
     /// Whether the page cache is bypassed.

@@ -137,7 +137,7 @@ pub use format::control::SourcePosition;
 pub use format::options::{LogOptions, Rates, Retention};
 pub use host::Host;
 pub use io::IoError;
-pub use log::{AppendBatch, Batch, From, Log};
+pub use log::{AppendBatch, Batch, From, Log, OpenLog};
 pub use options::{DirectIo, Options};
 pub use position::{
     Dlsn, Epoch, LogId, ParseDlsnError, ReaderId, SegmentId, Sequence, ShardId, TxId,

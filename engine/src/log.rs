@@ -16,7 +16,7 @@ use crate::name::{check_name, group_of};
 use crate::position::{Dlsn, LogId, Sequence, ShardId};
 use crate::reader::{Reader, Record};
 use crate::reply::{self, Reply};
-use crate::request::{Appended, At, LogInfo, NewRecord, Part, Request};
+use crate::request::{Appended, At, LogInfo, NewRecord, OpenMode, Part, Request};
 use crate::response::{Operation, Response};
 use crate::writer::{ExclusiveWriter, ExclusiveWriterOptions, WriterOptions};
 
@@ -259,6 +259,63 @@ impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (name, id) = (&self.name, self.id.get());
         f.debug_struct("Log").field("name", name).field("id", &id).finish_non_exhaustive()
+    }
+}
+
+/// A log that is being opened or made: the request is on its way as soon as the call returns, so
+/// many at once share syncs.
+#[must_use = "the request is under way, but only its answer says what became of it"]
+pub struct OpenLog {
+    inner: Arc<Inner>,
+    shard: ShardId,
+    response: Response<LogInfo, LogError>,
+}
+
+impl OpenLog {
+    pub(crate) fn send(
+        inner: &Arc<Inner>,
+        name: String,
+        mode: OpenMode,
+        options: Option<LogOptions>,
+    ) -> Self {
+        let shard = inner.shard_of(group_of(&name));
+        let response = match check_name(&name) {
+            Err(error) => Response::ready(Err(error.into())),
+            Ok(()) => {
+                let (reply, pending) = reply::pair();
+                let options = options.map(Arc::new);
+                let request = Request::OpenLog { name, mode, options, reply };
+                Response::send(inner.access(shard), request, pending)
+            }
+        };
+        Self { inner: Arc::clone(inner), shard, response }
+    }
+
+    /// Blocks this thread until it is there, durably.
+    ///
+    /// # Errors
+    /// [`LogError`]
+    pub fn wait(self) -> Result<Log, LogError> {
+        reply::block_on(self)
+    }
+}
+
+impl std::future::Future for OpenLog {
+    type Output = Result<Log, LogError>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        let answer = std::task::ready!(std::pin::Pin::new(&mut self.response).poll(cx));
+        let log = answer.map(|info| Log::new(Arc::clone(&self.inner), self.shard, &info));
+        std::task::Poll::Ready(log)
+    }
+}
+
+impl std::fmt::Debug for OpenLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenLog").field("shard", &self.shard).finish_non_exhaustive()
     }
 }
 

@@ -20,7 +20,6 @@ use crate::change::Author;
 use crate::engine::Inner;
 use crate::error::{AppendError, CommitError, ProcessorError, ReadError};
 use crate::format::control::SourcePosition;
-use crate::format::options::LogOptions;
 use crate::limits::{READ_SIZE_DEFAULT, READ_SIZE_MAX, SNAPSHOT_PART_SIZE, SOURCES_MAX};
 use crate::log::{Log, add_to_parts};
 use crate::name::{check_name, group_of};
@@ -28,7 +27,7 @@ use crate::position::{Epoch, LogId, ReaderId, Sequence, ShardId};
 use crate::reader::{Fetch, Record, Records};
 use crate::reply;
 use crate::request::{
-    At, CommitRequest, Committed, LogInfo, NewRecord, NewState, OpenMode, Part, Request, Restored,
+    At, CommitRequest, Committed, LogInfo, NewRecord, NewState, Part, Request, Restored,
 };
 use crate::response::{Operation, Response};
 
@@ -375,22 +374,4 @@ impl std::fmt::Debug for Processor {
         let mut debug = f.debug_struct("Processor");
         debug.field("name", &self.name).field("epoch", &self.epoch.get()).finish_non_exhaustive()
     }
-}
-
-/// Opens a log by name, as its group's shard answers.
-pub(crate) fn open_log(
-    inner: &Arc<Inner>,
-    name: String,
-    mode: OpenMode,
-    options: Option<Arc<LogOptions>>,
-) -> Operation<'static, Result<Log, crate::error::LogError>> {
-    let inner = Arc::clone(inner);
-    Operation::new(async move {
-        check_name(&name)?;
-        let shard = inner.shard_of(group_of(&name));
-        let (reply, pending) = reply::pair();
-        let request = Request::OpenLog { name, mode, options, reply };
-        let info = Response::send(inner.access(shard), request, pending).await?;
-        Ok(Log::new(inner, shard, &info))
-    })
 }

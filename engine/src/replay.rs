@@ -260,6 +260,23 @@ impl Known {
         Ok(Self { catalog, index, time_us, last: Last::Ordinary, sealed_to: SegmentId(0) })
     }
 
+    /// Whether the records that a writer's batch names stand in the same entry.
+    fn holds_batch(&self, entry: &Entry, control: &Control) -> bool {
+        let Control::WriterAppended { epoch, first, count, entry: number, slot, .. } = control
+        else {
+            return true;
+        };
+        let log = self.catalog.writers().get(*epoch).map(|writer| writer.log);
+        let section = entry.records().find(|section| Some(section.log) == log);
+        *number == entry.head.place.entry
+            && *count > 0
+            && section.is_some_and(|section| {
+                let end = slot.checked_add(*count);
+                section.first_sequence.0.checked_add((*slot).into()) == Some(first.0)
+                    && end.is_some_and(|end| end <= section.count)
+            })
+    }
+
     /// Applies an entry behind the manifest, with its control records.
     ///
     /// # Errors
@@ -280,6 +297,9 @@ impl Known {
         let Place { segment, offset, .. } = entry.head.place;
         for (index, control) in (0..).zip(controls) {
             self.catalog.apply(control, Link { segment, offset, index })?;
+            if !self.holds_batch(entry, control) {
+                return Err("a batch of a writer without its records");
+            }
             if let Control::Seal { next } = control {
                 self.sealed_to = *next;
             }
