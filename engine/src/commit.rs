@@ -34,6 +34,7 @@ use crate::limits::{
     BLOCK_SIZE, ENTRIES_IN_FLIGHT_MAX, ENTRY_SIZE_SMALL, MIB, SMALL_ENTRIES_IN_FLIGHT_MAX,
     entry_size_max,
 };
+use crate::metrics::Tally;
 use crate::position::{Dlsn, LogId, SegmentId, Sequence, ShardId};
 use crate::request::{CommitStats, StagedRecord};
 use crate::stage::{Need, OpenEntry};
@@ -85,6 +86,21 @@ pub struct InFlight {
     state: State,
     started_us: u64,
     parts: u32,
+    tally: Tally,
+}
+
+impl InFlight {
+    /// What metrics say of it.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Whether anything was staged into it: it is no mark.
+    #[must_use]
+    pub fn holds_any(&self) -> bool {
+        self.parts > 0
+    }
 }
 
 /// Something that the journal wants done.
@@ -108,11 +124,13 @@ pub struct Journal {
     method: SyncMethod,
     active: Option<Active>,
     open: OpenEntry,
+    tally: Tally,
     open_ordinal: u64,
     durable_ordinal: u64,
     in_flight: VecDeque<InFlight>,
     /// A sync is under way that covers entries below this ordinal.
     syncing: Option<u64>,
+    sync_started_us: u64,
     time_us: u64,
     stats: CommitStats,
 }
@@ -144,10 +162,12 @@ impl Journal {
             method: SyncMethod::Dsync,
             active: None,
             open: OpenEntry::default(),
+            tally: Tally::default(),
             open_ordinal: 0,
             durable_ordinal: 0,
             in_flight: VecDeque::new(),
             syncing: None,
+            sync_started_us: 0,
             time_us: 0,
             stats: CommitStats::default(),
         }
@@ -206,6 +226,23 @@ impl Journal {
     #[must_use]
     pub fn stats(&self) -> CommitStats {
         self.stats
+    }
+
+    /// What metrics will say of the open entry.
+    pub fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    /// Entries being written or synced.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// When the last sync was given to the device.
+    #[must_use]
+    pub fn sync_started_us(&self) -> u64 {
+        self.sync_started_us
     }
 
     /// How writes are made durable now.
@@ -304,7 +341,7 @@ impl Journal {
 
     /// The next operation, if there is one: the write of the open entry, or a sync.
     pub fn poll(&mut self, now: Now) -> Option<(Work, OpKind)> {
-        if let Some(sync) = self.poll_sync() {
+        if let Some(sync) = self.poll_sync(now) {
             return Some(sync);
         }
         if self.open.is_empty() || !self.has_slot() || self.gathers() > 0 {
@@ -317,7 +354,7 @@ impl Journal {
         Some(self.seal(Flags::DATA, now))
     }
 
-    fn poll_sync(&mut self) -> Option<(Work, OpKind)> {
+    fn poll_sync(&mut self, now: Now) -> Option<(Work, OpKind)> {
         if self.method == SyncMethod::Dsync || self.syncing.is_some() {
             return None;
         }
@@ -325,6 +362,7 @@ impl Journal {
         let written = self.in_flight.iter().take_while(|entry| entry.state != State::Writing);
         let last = written.filter(|entry| entry.state == State::Written).last()?;
         self.syncing = Some(last.ordinal + 1);
+        self.sync_started_us = now.mono_us;
         self.stats.syncs += 1;
         Some((Work::Sync, OpKind::Sync { segment: last.place.segment }))
     }
@@ -364,7 +402,8 @@ impl Journal {
         self.stats.entries += 1;
         self.stats.bytes += buf.len() as u64;
         self.stats.controls += u64::from(open.controls());
-        self.stats.records += open.records();
+        let records = open.records();
+        self.stats.records += records;
         self.stats.syncs += u64::from(durable);
         let ordinal = self.open_ordinal;
         self.open_ordinal += 1;
@@ -377,6 +416,7 @@ impl Journal {
             state: State::Writing,
             started_us: now.mono_us,
             parts: open.parts(),
+            tally: std::mem::take(&mut self.tally).sealed(records, now.mono_us),
         });
         let segment = place.segment;
         (Work::Entry(ordinal), OpKind::Write { segment, offset, buf, durable })
@@ -422,9 +462,11 @@ impl Journal {
             SyncMethod::Dsync => State::Durable,
             SyncMethod::Fdatasync => State::Written,
         };
+        let took_us = now_us.saturating_sub(entry.started_us);
+        entry.tally.written(took_us);
         let small = entry.bytes.len() < ENTRY_SIZE_SMALL as usize;
         if small && quiet_since_us <= entry.started_us {
-            self.policy.took(now_us.saturating_sub(entry.started_us));
+            self.policy.took(took_us);
         }
         self.take_durable()
     }

@@ -30,12 +30,13 @@ use crate::io::IoError;
 use crate::limits::{BLOCK_SIZE, entry_size_max, record_size_max};
 use crate::log::OpenLog;
 use crate::meta::MetaFile;
+use crate::metrics::{AppendRefusal, EngineMetrics, ShardMetrics, ShardStats};
 use crate::name::{check_name, group_of, shard_of};
 use crate::options::{DirectIo, Options};
 use crate::position::ShardId;
 use crate::processor::ProcessorOptions;
 use crate::reply::{self, block_on};
-use crate::request::{LogInfo, OpenMode, Request, ShardStats};
+use crate::request::{LogInfo, OpenMode, Request};
 use crate::response::{Operation, Response};
 use crate::shard::{Shard, ShardConfig};
 use crate::sync::SyncMethod;
@@ -46,6 +47,18 @@ struct ShardHandle {
     thread: Mutex<Option<JoinHandle<()>>>,
     runner: RunnerInfo,
     stats: Arc<LoopStats>,
+}
+
+impl ShardHandle {
+    /// Adds what the shard itself does not know.
+    fn complete(&self, mut metrics: ShardMetrics) -> ShardMetrics {
+        let (helm, busy) = (&self.access.helm, AppendRefusal::Busy as usize);
+        metrics.refusals.append[busy] = helm.busy();
+        metrics.turns_client = helm.turns();
+        metrics.turns_thread = self.stats.turns.get();
+        metrics.inbox_bytes = self.access.inbox.bytes();
+        metrics
+    }
 }
 
 /// What all handles share.
@@ -316,6 +329,34 @@ impl Engine {
                 host: self.0.host.clone(),
                 shards,
             })
+        })
+    }
+
+    /// What the engine has counted since it was opened, and what it is like now.
+    ///
+    /// Each shard answers with a copy of about 0.3 MiB: ask every few seconds, not in a loop. A
+    /// shard that stopped after a failed write answers too. [`metrics`](crate::metrics) tells more.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = oncelog::Options::new(dir.path()).segment_size(1 << 20).open()?;
+    /// let log = engine.create_log("log").wait()?;
+    /// log.append_batch(["one", "two"]).wait()?;
+    /// let metrics = engine.metrics().wait()?;
+    /// assert_eq!((metrics.total.append_requests, metrics.total.append_records), (1, 2));
+    /// println!("{metrics}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn metrics(&self) -> Operation<'_, Result<EngineMetrics, Stopped>> {
+        Operation::new(async move {
+            let mut shards = Vec::new();
+            for (id, shard) in self.0.shard_ids().zip(&self.0.shards) {
+                let (reply, pending) = reply::pair();
+                let request = Request::Metrics { reply };
+                let metrics = Response::send(&shard.access, request, pending).await?;
+                shards.push((id, shard.complete(*metrics)));
+            }
+            Ok(EngineMetrics::new(shards))
         })
     }
 

@@ -135,6 +135,7 @@ impl Core {
             self.shard.handle_request(request, now);
         }
         if requests > 0 {
+            self.shard.took_requests(requests);
             self.batch = requests;
         }
         self.outlet.wake_waiting();
@@ -232,6 +233,8 @@ pub(crate) struct Helm {
     wanted: AtomicBool,
     /// How often a client led.
     turns: AtomicU64,
+    /// How often an append found the inbox full and did not wait.
+    busy: AtomicU64,
     /// How often records were removed before their answers were read, see [`Helm::removals`].
     removals: AtomicU64,
     bell: Bell,
@@ -244,6 +247,7 @@ impl Helm {
             core: Mutex::new(Some(core)),
             wanted: AtomicBool::new(false),
             turns: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
             removals: AtomicU64::new(0),
             bell,
         }
@@ -285,6 +289,16 @@ impl Helm {
     /// How often a client led.
     pub(crate) fn turns(&self) -> u64 {
         self.turns.load(Relaxed)
+    }
+
+    /// An append found the inbox full and did not wait.
+    pub(crate) fn note_busy(&self) {
+        self.busy.fetch_add(1, Relaxed);
+    }
+
+    /// How often that was so.
+    pub(crate) fn busy(&self) -> u64 {
+        self.busy.load(Relaxed)
     }
 
     /// Before answers are given: what was asked ahead may be of records that are gone.

@@ -49,6 +49,7 @@ pub mod format;
 pub mod name;
 #[doc(hidden)]
 pub mod sync;
+pub mod metrics;
 #[doc(hidden)]
 pub mod request;
 #[doc(hidden)]
@@ -90,6 +91,7 @@ mod ownership;
 mod settings;
 mod restore;
 mod retention;
+mod gauges;
 mod serve;
 mod open;
 #[doc(hidden)]
@@ -138,6 +140,7 @@ pub use format::options::{LogOptions, Rates, Retention};
 pub use host::Host;
 pub use io::IoError;
 pub use log::{AppendBatch, Batch, From, Log, OpenLog};
+pub use metrics::{EngineMetrics, ShardMetrics, ShardStats};
 pub use options::{DirectIo, Options};
 pub use position::{
     Dlsn, Epoch, LogId, ParseDlsnError, ReaderId, SegmentId, Sequence, ShardId, TxId,
@@ -147,7 +150,7 @@ pub use reader::{Reader, Record, Records};
 pub use repair::{Repair, Repaired, Step};
 pub use reply::block_on;
 pub use report::{AtRisk, Finding, Progress, Report, Severity};
-pub use request::{Appended, Committed, LogInfo, NewRecord, Restored, ShardStats};
+pub use request::{Appended, Committed, LogInfo, NewRecord, Restored};
 pub use response::{Operation, Response};
 pub use sync::SyncMethod;
 pub use thread::{IoMode, RunnerInfo};

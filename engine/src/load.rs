@@ -85,9 +85,11 @@ impl Content {
 impl Shard {
     /// The waiter goes on once the segment's index is in the cache.
     pub(crate) fn load(&mut self, segment: SegmentId, waiter: Waiter) {
+        self.count_miss(&waiter);
         if let Some(load) = self.reads.loads.get_mut(&segment) {
             return load.waiters.push(waiter);
         }
+        self.metrics.counted.index_loads += 1;
         let load = Load { waiters: vec![waiter], rebuild: None, distrusts_side: false };
         self.reads.loads.insert(segment, load);
         let kind = OpKind::ReadSide { segment, side: Side::Index };
@@ -106,7 +108,18 @@ impl Shard {
         self.start_rebuild(segment);
     }
 
+    /// A read that waits for several indexes is one that missed.
+    fn count_miss(&mut self, waiter: &Waiter) {
+        if let Waiter::Read(id) = waiter
+            && let Some(job) = self.reads.jobs.get_mut(id)
+            && !std::mem::replace(&mut job.missed_index, true)
+        {
+            self.metrics.counted.index_misses += 1;
+        }
+    }
+
     fn start_rebuild(&mut self, segment: SegmentId) {
+        self.metrics.counted.index_rebuilds += 1;
         let end = self.catalog.segment(segment).expect("only sealed segments are loaded").end;
         let load = self.reads.loads.get_mut(&segment).expect("it is being loaded");
         let content = Content::default();

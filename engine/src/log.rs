@@ -129,7 +129,10 @@ impl Log {
         let request = Request::Append { log, author, record: record.into(), reply };
         match self.access().inbox.try_push(request.size(), request) {
             Ok(()) => Ok(Response::send_all(self.access(), [], pending)),
-            Err(_) => Err(AppendError::Busy { waiting: self.access().inbox.bytes() }),
+            Err(_) => {
+                self.access().helm.note_busy();
+                Err(AppendError::Busy { waiting: self.access().inbox.bytes() })
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use crate::error::{AppendError, CommitError, NoSpace, ProcessorError};
 use crate::format::control::{
     Checkpoint, CheckpointState, Control, SourcePosition, checkpoint_record_size,
 };
+use crate::gauges::amount;
 use crate::io::Now;
 use crate::limits::{DELTA_BYTES_DUE, DELTAS_DUE};
 use crate::name::group_of;
@@ -223,6 +224,7 @@ impl Shard {
                     state.parts.clear();
                 }
                 state.parts.push(link);
+                self.journal.tally().add_snapshot_part();
                 self.answer(Answer::other(reply, Ok(())));
             }
         }
@@ -252,7 +254,7 @@ impl Shard {
                 if !matches!(error, CommitError::Fenced { .. } | CommitError::Dropped) {
                     self.end_owner(commit.reader);
                 }
-                self.answer(Answer::Commit(commit.reply, Err(error)));
+                self.refuse_commit(commit.reply, error);
                 return None;
             }
         };
@@ -262,7 +264,7 @@ impl Shard {
             Admit::Hold => return Some(Request::Commit(commit)),
             Admit::NoSpace => {
                 self.end_owner(commit.reader);
-                self.answer(Answer::Commit(commit.reply, Err(CommitError::NoSpace(NoSpace))));
+                self.refuse_commit(commit.reply, CommitError::NoSpace(NoSpace));
             }
             Admit::Yes => self.stage_commit(*commit, need, now),
         }
@@ -287,6 +289,7 @@ impl Shard {
         let control = Control::Checkpoint(checkpoint);
         assert_eq!(control.size(), need.control);
         self.stage(&control);
+        self.metrics.commit(self.journal.tally(), amount(&outputs).0);
         let stage = |part: Part| {
             self.add_pace(part.log, &part.records, now);
             self.stage_records(part.log, part.records)

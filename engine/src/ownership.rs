@@ -160,6 +160,7 @@ impl Shard {
         };
         if let Some(WriterBatch { first, count, dlsn, .. }) = batch {
             let appended = Appended { first, count: count.into(), dlsn: Some(dlsn) };
+            self.metrics.counted.append_repeats += 1;
             let answer = Ok(Written { appended, repeated: true });
             self.answer(Answer::other(append.reply, answer));
             return None;
@@ -192,13 +193,13 @@ impl Shard {
             })
         };
         if let Err(error) = checked {
-            self.answer(Answer::other(reply, Err(error)));
+            self.refuse_records(reply, error);
             return None;
         }
         match self.admit(need, Class::Data) {
             Admit::Hold => return Some(again(records, reply)),
             Admit::NoSpace => {
-                self.answer(Answer::other(reply, Err(AppendError::NoSpace(NoSpace))));
+                self.refuse_records(reply, AppendError::NoSpace(NoSpace));
             }
             Admit::Yes => {
                 let count = u32::try_from(records.len()).expect("an entry holds few records");
@@ -209,6 +210,7 @@ impl Shard {
                 assert_eq!(batch.size(), need.control);
                 self.stage(&batch);
                 self.add_pace(log, &records, now);
+                self.count_append(count.into(), records.iter().map(|r| r.payload.len()).sum());
                 let appended = self.stage_records(log, records);
                 assert_eq!((appended.first, appended.dlsn), (first, Some(dlsn)));
                 let answer = Ok(Written { appended, repeated: false });
@@ -219,7 +221,7 @@ impl Shard {
     }
 
     fn refuse_batch(&mut self, append: WriterAppend, error: AppendError) -> Option<Change> {
-        self.answer(Answer::other(append.reply, Err(error)));
+        self.refuse_records(append.reply, error);
         None
     }
 

@@ -34,6 +34,8 @@ const GAP_MAX: u64 = 32 * 1024;
 impl Shard {
     /// Begins a read.
     pub(crate) fn read(&mut self, request: ReadRequest) {
+        self.metrics.counted.read_requests += 1;
+        self.metrics.counted.read_ahead_requests += u64::from(request.ahead);
         let id = self.reads.next_job;
         self.reads.next_job += 1;
         let job = ReadJob {
@@ -44,6 +46,10 @@ impl Shard {
             pieces: Vec::new(),
             waits_for: 0,
             rebuilt: false,
+            taken_us: self.metrics.taken_us(),
+            parked_us: None,
+            was_parked: false,
+            missed_index: false,
             search: Search::default(),
         };
         self.reads.jobs.insert(id, job);
@@ -53,7 +59,7 @@ impl Shard {
     /// Goes on with the reads that were parked at a log where something happened.
     pub(crate) fn advance_woken(&mut self) {
         for job in std::mem::take(&mut self.reads.woken) {
-            if self.reads.jobs.contains_key(&job) {
+            if self.unpark(job) {
                 self.advance_read(job);
             }
         }
@@ -116,15 +122,17 @@ impl Shard {
         let ends = self.is_over() || !self.closing.is_empty() || self.stopped.is_some();
         if job.request.wait && !ends {
             let log = job.request.log;
-            return self.reads.park(log, id);
+            return self.park(log, id);
         }
         let job = self.reads.jobs.remove(&id).expect("it is being advanced");
         if job.request.wait {
             // The shard ends: no record will come.
-            let stopped = self.stopped.clone().unwrap_or_else(Stopped::closed);
-            return self.answer_now(Answer::other(job.request.reply, Err(stopped.into())));
+            let error = self.stopped.clone().unwrap_or_else(Stopped::closed).into();
+            self.metrics.read_refused(&error);
+            return self.answer_now(Answer::other(job.request.reply, Err(error)));
         }
         let answer = ReadAnswer { first: next, next, earliest, sections: Vec::new() };
+        self.count_read(&job, &answer);
         self.answer_read_of(job.request.log, Answer::other(job.request.reply, Ok(answer)));
     }
 
@@ -140,6 +148,7 @@ impl Shard {
 
     fn refuse_read(&mut self, id: u64, error: ReadError) {
         let job = self.reads.jobs.remove(&id).expect("it is being advanced");
+        self.metrics.read_refused(&error);
         let dropped = matches!(error, ReadError::Dropped);
         let answer = Answer::other(job.request.reply, Err(error));
         if dropped {
@@ -184,6 +193,7 @@ impl Shard {
             bytes += u64::from(section.raw_len);
             planned.push(*section);
         }
+        self.count_hit(id, is_newest);
         self.start_pieces(id, segment, sequence, &planned);
     }
 
@@ -224,6 +234,7 @@ impl Shard {
         job.first = sequence;
         job.planned = planned;
         job.waits_for = pieces.len();
+        self.metrics.counted.device_reads += pieces.len() as u64;
         let piece = |offset| Piece { offset, bytes: Bytes::new(), failed: None };
         job.pieces = pieces.iter().map(|(begin, _)| piece(*begin)).collect();
         let ahead = job.request.ahead;
@@ -252,6 +263,7 @@ impl Shard {
         let place = &mut job.pieces[piece];
         match done.result {
             Ok(count) => {
+                self.metrics.counted.device_read_bytes += u64::from(count);
                 let mut bytes = done.buf.expect("a read gives its buffer back").freeze();
                 bytes.truncate(count as usize);
                 place.bytes = bytes;
@@ -301,6 +313,7 @@ impl Shard {
         if let Some(last) = sections.last() {
             let next = last.first.after(last.count.into());
             let answer = ReadAnswer { first: job.first, next, earliest, sections };
+            self.count_read(&job, &answer);
             return self.answer_read_of(log, Answer::other(job.request.reply, Ok(answer)));
         }
         let error = failed.expect("a read plans at least one section");
@@ -310,6 +323,7 @@ impl Shard {
             self.reads.jobs.insert(id, ReadJob { planned: Vec::new(), ..job });
             return self.rebuild_for(id, segment);
         }
+        self.metrics.read_refused(&error);
         self.answer_now(Answer::other(job.request.reply, Err(error)));
     }
 
@@ -361,6 +375,7 @@ impl Shard {
     /// The read waited for something that cannot be had.
     pub(crate) fn fail_read(&mut self, id: u64, error: ReadError) {
         if let Some(job) = self.reads.jobs.remove(&id) {
+            self.metrics.read_refused(&error);
             self.answer_now(Answer::other(job.request.reply, Err(error)));
         }
     }

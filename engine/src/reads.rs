@@ -47,6 +47,14 @@ pub(crate) struct ReadJob {
     pub(crate) waits_for: usize,
     /// The segment's index was rebuilt for this read already.
     pub(crate) rebuilt: bool,
+    /// When the request was taken.
+    pub(crate) taken_us: u64,
+    /// Since when it waits at the tail.
+    pub(crate) parked_us: Option<u64>,
+    /// It waited at the tail.
+    pub(crate) was_parked: bool,
+    /// It waited for an index.
+    pub(crate) missed_index: bool,
     pub(crate) search: Search,
 }
 

@@ -17,9 +17,10 @@ use crate::format::control::SourcePosition;
 use crate::format::entry::RecordIn;
 use crate::format::options::LogOptions;
 use crate::format::record::RECORD_HEADER_SIZE;
+use crate::metrics::ShardMetrics;
+pub use crate::metrics::{CommitStats, ShardStats};
 use crate::position::{Dlsn, Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 use crate::reply::Reply;
-use crate::sync::SyncMethod;
 
 /// A record on its way into a log.
 #[derive(Clone, Debug)]
@@ -274,36 +275,6 @@ pub struct Committed {
     pub snapshot_due: bool,
 }
 
-/// Figures of a journal since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CommitStats {
-    /// Entries written.
-    pub entries: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Records in them (control records not counted).
-    pub records: u64,
-    /// Control records in them.
-    pub controls: u64,
-    /// Durable writes and syncs: how often the device was asked to make something durable.
-    pub syncs: u64,
-}
-
-/// Figures of a shard since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardStats {
-    /// Of its journal.
-    pub commit: CommitStats,
-    /// How writes are made durable now.
-    pub sync_method: SyncMethod,
-    /// The segment that is written, 0 if there is none.
-    pub segment: u64,
-    /// Sealed segments that are still needed.
-    pub sealed: u64,
-    /// Whether appends are refused for want of space.
-    pub no_space: bool,
-}
-
 /// What clients ask.
 #[derive(Debug)]
 pub enum Request {
@@ -419,6 +390,11 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<ShardStats, Stopped>,
     },
+    /// Metrics of the shard.
+    Metrics {
+        /// Where the answer goes.
+        reply: Reply<Box<ShardMetrics>, Stopped>,
+    },
     /// Finish what was accepted, mark the end, stop.
     Close {
         /// Where the answer goes.
@@ -437,6 +413,7 @@ impl Request {
                 | Self::ListLogs { .. }
                 | Self::ListReaders { .. }
                 | Self::Stats { .. }
+                | Self::Metrics { .. }
         )
     }
 

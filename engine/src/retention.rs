@@ -173,6 +173,7 @@ impl Shard {
 
     /// The record that frees the segment is durable: its file goes once no read uses it.
     pub(crate) fn segment_freed(&mut self, segment: SegmentId) {
+        self.metrics.counted.segments_freed += 1;
         self.cache.remove(segment);
         self.walks.freed.push(segment);
         self.poll_freed();
@@ -258,6 +259,7 @@ impl Shard {
         let control = Control::ChainCarried { reader, head, oldest };
         if matches!(self.admit_control(&control), Admit::Yes) {
             self.stage(&control);
+            self.metrics.counted.chains_carried += 1;
             self.walks.carry = Carry::Idle;
             self.retention_due = true;
         } else {

@@ -52,6 +52,8 @@ pub(crate) struct Spares {
     reusing: u32,
     /// Freed segments that are on their way to become spares.
     recycling: usize,
+    /// Whether the last spare that was to be made was to be filled with zeros.
+    made_written: bool,
 }
 
 /// The first segment is followed once so much of it is used, of 100.
@@ -65,7 +67,7 @@ impl Spares {
     pub(crate) fn new(spares: Vec<SpareId>, highest: u64) -> Self {
         let (next, no_space, reusing) = (Next::None, None, 0);
         let spares = spares.into();
-        Self { spares, highest, next, no_space, reusing, recycling: 0 }
+        Self { spares, highest, next, no_space, reusing, recycling: 0, made_written: false }
     }
 
     /// A file of full size without records is to be used again.
@@ -105,6 +107,17 @@ impl Spares {
     /// Whether the disk is full: the next segment is not there and could not be made.
     pub(crate) fn is_out_of_space(&self) -> bool {
         self.no_space.is_some() && self.ready().is_none()
+    }
+
+    /// Whether the last spare that was made was filled with zeros, not only allocated.
+    pub(crate) fn made_written(&self) -> bool {
+        self.made_written
+    }
+
+    /// Files that wait to become segments, or stand ready as the next one.
+    pub(crate) fn count(&self) -> u64 {
+        let next = matches!(self.next, Next::Using(_) | Next::Ready(_));
+        self.spares.len() as u64 + u64::from(next)
     }
 
     /// Whether a spare is being made.
@@ -157,6 +170,7 @@ impl Spares {
         }
         let spare = self.number();
         self.next = Next::Making(spare);
+        self.made_written = written;
         Some((Purpose::MakeSpare, OpKind::MakeSpare { spare, size, written }))
     }
 
@@ -285,6 +299,7 @@ impl Shard {
         }
         let Roll { active, index, .. } = self.roll.take().expect("it is under way");
         self.journal.set_active(active);
+        self.metrics.rolled();
         self.index = index;
         if let Some(ended) = self.ended.take() {
             self.give_back(ended);

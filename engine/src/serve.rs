@@ -11,11 +11,12 @@
 
 use std::sync::Arc;
 
-use crate::change::Author;
+use crate::change::{Author, Change};
 use crate::error::{AppendError, LogError, NoSpace, Stopped};
 use crate::format::control::Control;
 use crate::format::options::LogOptions;
 use crate::format::record::RECORD_HEADER_SIZE;
+use crate::gauges::amount;
 use crate::io::Now;
 use crate::limits::record_size_max;
 use crate::position::{LogId, Sequence, TxId};
@@ -103,6 +104,10 @@ impl Shard {
                 self.answer_now(Answer::other(reply, answer));
                 None
             }
+            Request::Metrics { reply } => {
+                self.answer_metrics(reply);
+                None
+            }
             Request::Close { reply } => {
                 self.closing.push(reply);
                 None
@@ -121,13 +126,23 @@ impl Shard {
         match request {
             Request::Read(read) => self.read(read),
             Request::Append { reply, .. } => {
-                self.answer_now(Answer::Append(reply, Err(stopped.into())));
+                let error = stopped.into();
+                self.metrics.append_refused(&error);
+                self.answer_now(Answer::Append(reply, Err(error)));
             }
             Request::Commit(commit) => {
-                self.answer_now(Answer::Commit(commit.reply, Err(stopped.into())));
+                let error = stopped.into();
+                self.metrics.commit_refused(&error);
+                self.answer_now(Answer::Commit(commit.reply, Err(error)));
             }
-            Request::AppendBatch { reply, .. } => self.refuse_with(reply, stopped),
+            Request::AppendBatch { reply, .. } => {
+                self.metrics.append_refused(&stopped.clone().into());
+                self.refuse_with(reply, stopped);
+            }
             Request::Change(change) => {
+                if matches!(*change, Change::WriterAppend(_)) {
+                    self.metrics.append_refused(&stopped.clone().into());
+                }
                 let answer = change.refused(stopped);
                 self.answer_now(answer);
             }
@@ -146,6 +161,7 @@ impl Shard {
                 let answer = Ok(self.stats());
                 self.answer_now(Answer::other(reply, answer));
             }
+            Request::Metrics { reply } => self.answer_metrics(reply),
             Request::Close { reply } => {
                 // A close under way goes on: what was accepted before it is finished first.
                 self.closing.push(reply);
@@ -171,10 +187,12 @@ impl Shard {
     pub(crate) fn admit(&mut self, need: Need, class: Class) -> Admit {
         if self.roll.is_some() || self.journal.active().is_none() {
             self.roll_wanted |= self.roll.is_none();
+            self.metrics.segment_full();
             return self.no_room();
         }
         if self.journal.is_open_empty() && !self.journal.has_room() {
             self.roll_wanted = true;
+            self.metrics.segment_full();
             return self.no_room();
         }
         let percent = match class {
@@ -271,19 +289,20 @@ impl Shard {
         let records = (RECORD_HEADER_SIZE + record.payload.len()) as u64;
         let checked = self.check_records((log, author), std::slice::from_ref(&record));
         if let Err(error) = checked.and_then(|()| self.check_rate(log, now)) {
-            self.answer(Answer::Append(reply, Err(error)));
+            self.refuse_append(reply, error);
             return None;
         }
         match self.admit(Need { control: 0, sections: 1, records }, Class::Data) {
             Admit::Yes => {
                 self.add_pace(log, std::slice::from_ref(&record), now);
+                self.count_append(1, record.payload.len());
                 let appended = self.stage_one(log, record);
                 self.answer(Answer::Append(reply, Ok(appended)));
                 None
             }
             Admit::Hold => Some(Request::Append { log, author, record, reply }),
             Admit::NoSpace => {
-                self.answer(Answer::Append(reply, Err(AppendError::NoSpace(NoSpace))));
+                self.refuse_append(reply, AppendError::NoSpace(NoSpace));
                 None
             }
         }
@@ -312,7 +331,7 @@ impl Shard {
         let need = need_of(&parts);
         let checked = self.check_batch(&parts, need);
         if let Err(error) = checked.and_then(|()| self.check_pace(&parts, now)) {
-            self.answer(Answer::other(reply, Err(error)));
+            self.refuse_records(reply, error);
             return None;
         }
         if need.records == 0 {
@@ -324,6 +343,8 @@ impl Shard {
         }
         match self.admit(need, Class::Data) {
             Admit::Yes => {
+                let (records, bytes) = amount(&parts);
+                self.count_append(records, bytes);
                 let stage = |part: Part| {
                     self.add_pace(part.log, &part.records, now);
                     self.stage_records(part.log, part.records)
@@ -334,7 +355,7 @@ impl Shard {
             }
             Admit::Hold => Some(Request::AppendBatch { parts, reply }),
             Admit::NoSpace => {
-                self.answer(Answer::other(reply, Err(AppendError::NoSpace(NoSpace))));
+                self.refuse_records(reply, AppendError::NoSpace(NoSpace));
                 None
             }
         }

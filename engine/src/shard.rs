@@ -28,6 +28,7 @@ use crate::index::{IndexCache, SectionRef, SegmentIndex};
 use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
 use crate::judge::{Last, Later, Newer};
 use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, WRITING_US};
+use crate::metrics::Meter;
 use crate::position::{LogId, SegmentId, ShardId};
 use crate::rates::Meters;
 use crate::reads::Reads;
@@ -35,7 +36,7 @@ use crate::recover::{Ended, Recovery};
 use crate::replay::Identity;
 use crate::reply::Reply;
 pub use crate::request::Answer;
-use crate::request::{Request, ShardStats};
+use crate::request::Request;
 use crate::restore::Walks;
 use crate::roll::{Roll, SOON_PERCENT, Spares};
 use crate::sync::{SyncMethod, SyncPolicy};
@@ -150,6 +151,7 @@ pub struct Shard {
     /// Who asked for the end.
     pub(crate) closing: Vec<Reply<(), Stopped>>,
     pub(crate) finished: bool,
+    pub(crate) metrics: Meter,
 }
 
 impl Shard {
@@ -202,6 +204,7 @@ impl Shard {
             stopped: None,
             closing: Vec::new(),
             finished: false,
+            metrics: Meter::default(),
             config,
         };
         shard.recover(None);
@@ -226,18 +229,6 @@ impl Shard {
     /// [`INDEX_CACHE_SIZE`]; only with far less do small tests ever forget one.
     pub fn limit_index_cache(&mut self, bytes: usize) {
         self.cache = IndexCache::new(bytes);
-    }
-
-    /// Figures.
-    #[must_use]
-    pub fn stats(&self) -> ShardStats {
-        ShardStats {
-            commit: self.journal.stats(),
-            sync_method: self.journal.method(),
-            segment: self.journal.active().map_or(0, |active| active.segment.0),
-            sealed: self.catalog.segments().filter(|segment| !segment.freed).count() as u64,
-            no_space: self.spares.is_out_of_space(),
-        }
     }
 
     /// Whether the host may hand over another request.
@@ -278,6 +269,7 @@ impl Shard {
     /// Takes a request.
     pub fn handle_request(&mut self, request: Request, now: Now) {
         assert!(self.held.is_none(), "wants_requests() said no");
+        self.metrics.take(now.mono_us);
         if let Some(request) = self.serve(request, now) {
             self.held = Some(request);
         }
@@ -316,8 +308,12 @@ impl Shard {
 
     /// The next operation for the host.
     pub fn poll_op(&mut self, now: Now) -> Option<Op> {
+        self.metrics.begin(now.mono_us);
         if let Some(held) = self.held.take() {
             self.held = self.serve(held, now);
+            if self.held.is_none() {
+                self.metrics.held_no_more();
+            }
         }
         let (purpose, kind) = self.next_work(now)?;
         let id = OpId(self.next_op);
@@ -431,6 +427,7 @@ impl Shard {
 
     /// Takes the completion of an operation that was polled before.
     pub fn handle_completion(&mut self, done: Completion, now: Now) {
+        self.metrics.begin(now.mono_us);
         let purpose = self.purposes.remove(&done.id).expect("only polled operations complete");
         if matches!(purpose, Purpose::Read(_) | Purpose::MakeSpare) {
             self.quiet_since_us = now.mono_us;
@@ -453,6 +450,7 @@ impl Shard {
             },
             Purpose::Sync => match done.result {
                 Ok(_) => {
+                    self.count_sync();
                     let durable = self.journal.synced();
                     self.became_durable(durable, now);
                 }
@@ -466,7 +464,7 @@ impl Shard {
                 Err(error) => self.stop("beginning a segment", error),
             },
             Purpose::MakeSpare => {
-                if let Err(error) = self.spares.made(done.result, now) {
+                if let Err(error) = self.spare_made(done.result, now) {
                     self.stop("making a segment", error);
                 }
             }
@@ -481,6 +479,7 @@ impl Shard {
             Purpose::Recycle(segment, spare) => match done.result {
                 Ok(_) => {
                     self.catalog.forget_segment(segment);
+                    self.count_gone(spare.is_some());
                     if let Some(spare) = spare {
                         self.spares.recycled(spare);
                     }
@@ -518,6 +517,7 @@ impl Shard {
         }
         self.last_durable_us = now.mono_us;
         for entry in entries {
+            self.metrics.durable(entry.tally(), entry.bytes.len(), entry.holds_any());
             let offset = entry.place.offset;
             let mut has_records = false;
             for head in entry.sections.iter().filter(|head| !head.is_control()) {

@@ -44,6 +44,7 @@ const LAYERS: &[&[&str]] = &[
         "settings",
         "restore",
         "retention",
+        "gauges",
         "serve",
         "open",
         "shard",

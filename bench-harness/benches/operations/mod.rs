@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! client: inbox push -> shard: take -> entry encode (checksums) -> .. -> reply -> client
+//!                       '------------- core alone, all of it ---------------'
 //! reader: index lookup -> entry parse and check
 //! ```
 //!
@@ -14,13 +15,16 @@ use std::thread::{self, JoinHandle};
 use bytes::{Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, Digest};
 use oncelog::buf::Pool;
+use oncelog::change::Author;
 use oncelog::format::Place;
 use oncelog::format::codec::{Codec, Packer};
 use oncelog::format::entry::{Entry, EntryHead, Flags, RecordsIn, put_entry};
 use oncelog::inbox::{Inbox, Outlet, Wake, inbox};
 use oncelog::index::{SectionRef, SegmentIndex};
+use oncelog::io::{Completion, Now, Op, OpKind};
 use oncelog::reply::{Reply, pair};
-use oncelog::request::StagedRecord;
+use oncelog::request::{NewRecord, OpenMode, Request, StagedRecord};
+use oncelog::shard::{Shard, ShardConfig};
 use oncelog::stage::OpenEntry;
 use oncelog::{LogId, SegmentId, Sequence, ShardId, Stopped, TxId};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -64,6 +68,10 @@ pub(crate) fn all() -> Vec<Operation> {
         all.extend(entries(records, size, name));
     }
     all.extend(lookups());
+    for (requests, name) in [(1, "1 append"), (32, "32 appends")] {
+        let title = format!("core: entries of {name} of 100 B");
+        all.push(operation(&title, None, move || core(requests)));
+    }
     all.push(operation("inbox: push and take, one thread", None, inbox_alone));
     all.push(operation("inbox: take what another thread pushes", None, inbox_between));
     all.push(operation("reply: pair, send, wait, one thread", None, || {
@@ -75,6 +83,60 @@ pub(crate) fn all() -> Vec<Operation> {
     }));
     all.push(operation("round trip to a sleeping thread: bell, reply", None, round_trip));
     all
+}
+
+/// A shard whose device is done at once: requests are taken, written as one entry, answered.
+fn core(requests: u64) -> Run {
+    let config = ShardConfig {
+        engine: [7; 16],
+        shard: ShardId::new(0),
+        segment_size: 64 << 20,
+        begun: false,
+        tail_cache_size: 0,
+        sync_method: None,
+    };
+    let mut shard = Shard::open(config, &[]);
+    let mut now = Now { wall_us: 1, mono_us: 1 };
+    let (reply, pending) = pair();
+    finish(&mut shard, now);
+    let (name, mode) = ("log".to_owned(), OpenMode::Create);
+    shard.handle_request(Request::OpenLog { name, mode, options: None, reply }, now);
+    finish(&mut shard, now);
+    let log = pending.wait().expect("nothing fails").id;
+    let payload = Bytes::from(vec![0x5a; 100]);
+    repeat(move || {
+        now.mono_us += 100;
+        let ask = |_| {
+            let (reply, pending) = pair();
+            let record = NewRecord::from(payload.clone());
+            shard.handle_request(
+                Request::Append { log, author: Author::Anyone, record, reply },
+                now,
+            );
+            pending
+        };
+        let answers: Vec<_> = (0..requests).map(ask).collect();
+        now.mono_us += 50;
+        finish(&mut shard, now);
+        for answer in answers {
+            answer.wait().expect("nothing fails");
+        }
+    })
+}
+
+/// Carries out what a shard wants, keeping nothing, and gives the answers.
+fn finish(shard: &mut Shard, now: Now) {
+    while let Some(Op { id, kind }) = shard.poll_op(now) {
+        let mut done = Completion { id, result: Ok(0), buf: None, side: None };
+        if let OpKind::Write { buf, .. } = kind {
+            done.result = Ok(u32::try_from(buf.len()).expect("an entry is small"));
+            done.buf = Some(buf);
+        }
+        shard.handle_completion(done, now);
+    }
+    while let Some(answer) = shard.poll_answer() {
+        answer.deliver();
+    }
 }
 
 fn checksums(size: u64, name: &str) -> Vec<Operation> {
