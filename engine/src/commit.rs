@@ -86,16 +86,9 @@ pub struct InFlight {
     state: State,
     started_us: u64,
     parts: u32,
-    tally: Tally,
 }
 
 impl InFlight {
-    /// What metrics say of it.
-    #[must_use]
-    pub fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
     /// Whether anything was staged into it: it is no mark.
     #[must_use]
     pub fn holds_any(&self) -> bool {
@@ -124,7 +117,8 @@ pub struct Journal {
     method: SyncMethod,
     active: Option<Active>,
     open: OpenEntry,
-    tally: Tally,
+    /// What metrics say of the entries in flight, in order, and of the open one.
+    tallies: VecDeque<Tally>,
     open_ordinal: u64,
     durable_ordinal: u64,
     in_flight: VecDeque<InFlight>,
@@ -162,7 +156,7 @@ impl Journal {
             method: SyncMethod::Dsync,
             active: None,
             open: OpenEntry::default(),
-            tally: Tally::default(),
+            tallies: VecDeque::from([Tally::default()]),
             open_ordinal: 0,
             durable_ordinal: 0,
             in_flight: VecDeque::new(),
@@ -230,7 +224,12 @@ impl Journal {
 
     /// What metrics will say of the open entry.
     pub fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
+        self.tallies.back_mut().expect("the open entry has one")
+    }
+
+    /// What metrics say of an entry that is durable: to be asked once for each, in order.
+    pub fn take_tally(&mut self) -> Tally {
+        self.tallies.pop_front().expect("each entry has one")
     }
 
     /// Entries being written or synced.
@@ -404,6 +403,8 @@ impl Journal {
         self.stats.controls += u64::from(open.controls());
         let records = open.records();
         self.stats.records += records;
+        self.tally().seal(records, now.mono_us);
+        self.tallies.push_back(Tally::default());
         self.stats.syncs += u64::from(durable);
         let ordinal = self.open_ordinal;
         self.open_ordinal += 1;
@@ -416,7 +417,6 @@ impl Journal {
             state: State::Writing,
             started_us: now.mono_us,
             parts: open.parts(),
-            tally: std::mem::take(&mut self.tally).sealed(records, now.mono_us),
         });
         let segment = place.segment;
         (Work::Entry(ordinal), OpKind::Write { segment, offset, buf, durable })
@@ -463,7 +463,8 @@ impl Journal {
             SyncMethod::Fdatasync => State::Written,
         };
         let took_us = now_us.saturating_sub(entry.started_us);
-        entry.tally.written(took_us);
+        let index = usize::try_from(ordinal - self.durable_ordinal).expect("few are in flight");
+        self.tallies[index].written(took_us);
         let small = entry.bytes.len() < ENTRY_SIZE_SMALL as usize;
         if small && quiet_since_us <= entry.started_us {
             self.policy.took(took_us);

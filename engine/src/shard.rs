@@ -517,7 +517,8 @@ impl Shard {
         }
         self.last_durable_us = now.mono_us;
         for entry in entries {
-            self.metrics.durable(entry.tally(), entry.bytes.len(), entry.holds_any());
+            let tally = self.journal.take_tally();
+            self.metrics.durable(&tally, entry.bytes.len(), entry.holds_any());
             let offset = entry.place.offset;
             let mut has_records = false;
             for head in entry.sections.iter().filter(|head| !head.is_control()) {

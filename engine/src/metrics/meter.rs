@@ -16,26 +16,35 @@ use crate::metrics::{AppendRefusal, CommitRefusal, ReadRefusal, ShardMetrics};
 /// Moments of requests, with how many were taken at each.
 #[derive(Debug, Default)]
 struct Moments {
-    /// Most entries have requests of one turn only: no allocation.
-    first: (u64, u64),
-    more: Vec<(u64, u64)>,
+    last_us: u64,
+    count: u64,
+    /// Those before the last one. Most entries have requests of one turn only: no allocation.
+    before: Vec<(u64, u64)>,
 }
 
 impl Moments {
     fn push(&mut self, at_us: u64) {
-        let last = self.more.last_mut().unwrap_or(&mut self.first);
-        if last.1 == 0 {
-            *last = (at_us, 1);
-        } else if last.0 == at_us {
-            last.1 += 1;
-        } else {
-            self.more.push((at_us, 1));
+        if self.last_us != at_us {
+            self.turn(at_us);
         }
+        self.count += 1;
+    }
+
+    #[cold]
+    fn turn(&mut self, at_us: u64) {
+        if self.count > 0 {
+            self.before.push((self.last_us, self.count));
+        }
+        (self.last_us, self.count) = (at_us, 0);
     }
 
     fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
-        let all = std::iter::once(&self.first).chain(&self.more);
-        all.copied().filter(|(_, count)| *count > 0)
+        let last = (self.count > 0).then_some((self.last_us, self.count));
+        self.before.iter().copied().chain(last)
+    }
+
+    fn total(&self) -> u64 {
+        self.iter().map(|(_, count)| count).sum()
     }
 }
 
@@ -43,29 +52,25 @@ impl Moments {
 #[derive(Debug, Default)]
 pub struct Tally {
     appends: Moments,
-    append_requests: u64,
     append_records: u64,
     append_bytes: u64,
     commits: Moments,
-    commit_count: u64,
     output_records: u64,
     snapshot_parts: u64,
     /// When the first append or commit was staged.
     opened_us: Option<u64>,
-    /// From there to the write.
-    open_us: Option<u64>,
-    /// Records of all kinds of requests.
-    records: u64,
+    /// When it was given to the device.
+    sealed_us: u64,
     /// How long the write took.
     write_us: u64,
+    /// Records of all kinds of requests.
+    records: u64,
 }
 
 impl Tally {
     /// The entry goes to the device.
-    pub(crate) fn sealed(mut self, records: u64, now_us: u64) -> Self {
-        self.records = records;
-        self.open_us = self.opened_us.map(|opened| now_us.saturating_sub(opened));
-        self
+    pub(crate) fn seal(&mut self, records: u64, now_us: u64) {
+        (self.records, self.sealed_us) = (records, now_us);
     }
 
     /// The device is done with its write.
@@ -123,7 +128,6 @@ impl Meter {
     pub(crate) fn append(&self, entry: &mut Tally, records: u64, bytes: u64) {
         entry.opened_us.get_or_insert(self.now_us);
         entry.appends.push(self.taken_us);
-        entry.append_requests += 1;
         entry.append_records += records;
         entry.append_bytes += bytes;
     }
@@ -132,7 +136,6 @@ impl Meter {
     pub(crate) fn commit(&self, entry: &mut Tally, output_records: u64) {
         entry.opened_us.get_or_insert(self.now_us);
         entry.commits.push(self.taken_us);
-        entry.commit_count += 1;
         entry.output_records += output_records;
     }
 
@@ -143,10 +146,11 @@ impl Meter {
         if !holds {
             return;
         }
-        all.append_requests += entry.append_requests;
+        let (appends, commits) = (entry.appends.total(), entry.commits.total());
+        all.append_requests += appends;
         all.append_records += entry.append_records;
         all.append_bytes += entry.append_bytes;
-        all.commits += entry.commit_count;
+        all.commits += commits;
         all.commit_output_records += entry.output_records;
         all.commit_snapshot_parts += entry.snapshot_parts;
         for (taken_us, count) in entry.appends.iter() {
@@ -155,12 +159,12 @@ impl Meter {
         for (taken_us, count) in entry.commits.iter() {
             all.commit_latency.record_n(now_us.saturating_sub(taken_us), count);
         }
-        if let Some(open_us) = entry.open_us {
-            all.entry_open_time.record(open_us);
+        if let Some(opened_us) = entry.opened_us {
+            all.entry_open_time.record(entry.sealed_us.saturating_sub(opened_us));
         }
         all.entry_size.record(bytes as u64);
         all.entry_records.record(entry.records);
-        all.entry_requests.record(entry.append_requests + entry.commit_count);
+        all.entry_requests.record(appends + commits);
     }
 
     /// The segment is full, or there is none: nothing can be staged.
@@ -204,7 +208,7 @@ mod tests {
                 meter.append(&mut entry, 2, 10);
             }
         }
-        let entry = entry.sealed(20, 45);
+        entry.seal(20, 45);
         meter.begin(50);
         meter.durable(&entry, 4096, true);
         let counted = &meter.counted;
