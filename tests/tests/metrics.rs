@@ -8,6 +8,7 @@ use std::path::Path;
 
 use oncelog::change::Author;
 use oncelog::io::{Completion, Now, Op, OpKind};
+use oncelog::limits::NO_SPACE_RETRY_US;
 use oncelog::metrics::{AppendRefusal, CommitRefusal, ReadRefusal, Value};
 use oncelog::reply::{Pending, pair};
 use oncelog::request::{Appended, At, NewRecord, OpenMode, ReadAnswer, ReadRequest, Request};
@@ -152,6 +153,8 @@ struct World {
     shard: Shard,
     now: Now,
     held: Vec<Op>,
+    /// No segment can be made.
+    is_full: bool,
 }
 
 impl World {
@@ -165,7 +168,8 @@ impl World {
             sync_method: Some(SyncMethod::Fdatasync),
         };
         let shard = Shard::open(config, &[]);
-        let mut world = Self { shard, now: Now { wall_us: 1, mono_us: 1 }, held: Vec::new() };
+        let now = Now { wall_us: 1, mono_us: 1 };
+        let mut world = Self { shard, now, held: Vec::new(), is_full: false };
         world.finish_all();
         world
     }
@@ -187,9 +191,15 @@ impl World {
     fn finish(&mut self, fails: bool) {
         let Op { id, kind } = self.held.remove(0);
         let mut done = Completion { id, result: Ok(0), buf: None, side: None };
-        if let OpKind::Write { buf, .. } = kind {
-            done.result = Ok(u32::try_from(buf.len()).unwrap());
-            done.buf = Some(buf);
+        match kind {
+            OpKind::Write { buf, .. } => {
+                done.result = Ok(u32::try_from(buf.len()).unwrap());
+                done.buf = Some(buf);
+            }
+            OpKind::MakeSpare { .. } if self.is_full => {
+                done.result = Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into());
+            }
+            _ => {}
         }
         if fails {
             done.result = Err(std::io::Error::other("broken").into());
@@ -299,6 +309,46 @@ fn time_held_back_and_time_without_a_segment_are_told() {
     assert_eq!(after.request_held_time.max(), 500, "{after}");
     assert_eq!(after.segment_rolls, before.segment_rolls + 1);
     assert_eq!(after.segment_roll_stall.max(), 500);
+}
+
+#[test]
+fn a_full_disk_is_one_episode_and_what_is_freed_is_used_again() {
+    let mut world = World::new();
+    let log = world.create();
+    let fill = |world: &mut World, is_full: bool| {
+        world.is_full = is_full;
+        loop {
+            let mut append = world.append(log, 100_000);
+            world.finish_all();
+            let metrics = world.metrics();
+            match take(&mut append).expect("it is written or refused") {
+                Ok(_) if !is_full && metrics.stats.sealed == 3 => return metrics,
+                Err(AppendError::NoSpace(_)) if is_full => return metrics,
+                other => assert!(other.is_ok(), "{other:?}"),
+            }
+        }
+    };
+    let metrics = fill(&mut world, false);
+    assert_eq!((metrics.no_space_episodes, metrics.no_space), (0, 0));
+    for _ in 0..3 {
+        let metrics = fill(&mut world, true);
+        assert_eq!((metrics.no_space_episodes, metrics.no_space), (1, 1), "tried in vain again");
+        world.pass(NO_SPACE_RETRY_US);
+    }
+    assert_eq!(world.metrics().append_refused(AppendRefusal::NoSpace), 3);
+
+    let (reply, mut done) = pair();
+    let before = Sequence::new(world.metrics().append_records);
+    world.shard.handle_request(Request::Truncate { log, before, reply }, world.now);
+    world.finish_all();
+    assert!(take(&mut done).unwrap().is_ok());
+    let metrics = world.metrics();
+    let freed = metrics.segments_freed;
+    assert!(freed >= 3 && metrics.no_space == 0, "{metrics}");
+    assert_eq!(metrics.segments_recycled + metrics.segments_removed, freed);
+    assert!(metrics.segments_recycled >= 2, "{metrics}");
+    assert_eq!((metrics.stats.sealed, metrics.segments_active), (0, 1));
+    assert_eq!(metrics.segment_file_bytes, (1 + metrics.segments_spare) << 20);
 }
 
 #[test]
