@@ -115,6 +115,29 @@ fn what_is_refused_is_counted_by_its_reason() {
 }
 
 #[test]
+fn repeated_appends_are_told_from_new_and_refused_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = options(dir.path()).open().unwrap();
+    let log = engine.create_log("log").wait().unwrap();
+    let old = log.writer("w").open().wait().unwrap();
+    let new = log.writer("w").open().wait().unwrap();
+    new.append(1, ["a", "b"]).wait().unwrap();
+    new.append(1, ["a", "b"]).wait().unwrap();
+    new.append(3, ["d"]).wait().unwrap_err();
+    old.append(2, ["c"]).wait().unwrap_err();
+    log.seal().wait().unwrap();
+    log.append("x").wait().unwrap_err();
+    let total = metrics(&engine).total;
+    assert_eq!((total.append_requests, total.append_records, total.append_bytes), (1, 2, 2));
+    assert_eq!((total.append_repeats, total.append_latency.count()), (1, 1));
+    let refused = AppendRefusal::ALL.map(|reason| (reason, total.append_refused(reason)));
+    let once = [AppendRefusal::Fenced, AppendRefusal::Number, AppendRefusal::Sealed];
+    for (reason, count) in refused {
+        assert_eq!(count, u64::from(once.contains(&reason)), "{reason:?}");
+    }
+}
+
+#[test]
 fn reads_are_counted_by_where_their_bytes_came_from() {
     for cache in [64 << 20, 0] {
         let dir = tempfile::tempdir().unwrap();
