@@ -162,13 +162,13 @@ pub struct Coverage {
     /// Openings by the row of recovery's table.
     pub table: [u64; 27],
     /// Control records written, by kind.
-    pub controls: [u64; 36],
+    pub controls: [u64; 40],
 }
 
 impl Default for Coverage {
     fn default() -> Self {
         let (counts, faults) = (Counts::default(), FaultCounters::default());
-        Self { counts, faults, table: [0; 27], controls: [0; 36] }
+        Self { counts, faults, table: [0; 27], controls: [0; 40] }
     }
 }
 
