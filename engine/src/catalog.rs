@@ -446,12 +446,15 @@ impl Catalog {
         else {
             unreachable!("the caller chose these")
         };
+        if !self.logs.contains_key(log) {
+            return Err("a log is changed that is not there");
+        }
         if let Control::LogOwned { epoch, .. } = control
             && *epoch >= self.next_epoch
         {
             self.use_epoch(*epoch)?;
         }
-        let state = self.logs.get_mut(log).ok_or("a log is changed that is not there")?;
+        let state = self.logs.get_mut(log).expect("it was just looked for");
         let before = Control::ManifestLog(manifest_log(*log, state)).size();
         match control {
             Control::LogOwned { epoch, .. } => state.owner = *epoch,

@@ -201,9 +201,13 @@ impl Replay {
         match scan.next(last) {
             Step::Entry(entry, bytes) => match self.apply(&entry, &bytes) {
                 Ok(()) => Ok(Next::Entry(entry, bytes)),
-                Err(what) => Err(self.damaged(&entry, what)),
+                Err(what) => Err(self.damaged(&entry.head.place, what)),
             },
             Step::More => Ok(Next::More),
+            Step::Hole if Entry::is_of_unknown_form(scan.rest(), scan.place(), scan.digest()) => {
+                let (place, what) = (*scan.place(), "an entry whose form nobody knows");
+                Err(self.damaged(&place, what))
+            }
             Step::Hole => Ok(Next::Hole),
         }
     }
@@ -215,7 +219,7 @@ impl Replay {
             return Err("a watermark runs ahead of its entry");
         }
         let controls = control_records(entry, bytes).ok_or("a control record is not valid")?;
-        if self.header().is_some_and(|header| !fits_version(header.version, entry, &controls)) {
+        if self.header().is_some_and(|header| !fits_version(header.version, entry, bytes)) {
             return Err("something that its format version does not have");
         }
         if flags.has(Flags::MANIFEST) != self.known.is_none() {
@@ -238,13 +242,13 @@ impl Replay {
         }
     }
 
-    fn damaged(&self, entry: &Entry, what: &'static str) -> OpenError {
+    fn damaged(&self, place: &Place, what: &'static str) -> OpenError {
         OpenError::Damaged(Damaged {
             shard: self.identity.shard,
             segment: self.segment,
-            offset: entry.head.place.offset.into(),
+            offset: place.offset.into(),
             what,
-            at_risk: format!("every record from entry {} on", entry.head.place.entry),
+            at_risk: format!("every record from entry {} on", place.entry),
         })
     }
 }
@@ -320,9 +324,13 @@ impl Known {
 }
 
 /// Whether a segment of this format version may hold such an entry (F-2).
-fn fits_version(version: u32, entry: &Entry, controls: &[Control]) -> bool {
+fn fits_version(version: u32, entry: &Entry, bytes: &[u8]) -> bool {
     let packed = entry.records().any(|section| section.codec != Codec::None);
-    version > 1 || !packed && controls.iter().all(|control| control.since() == 1)
+    let controls = entry.control().is_none_or(|head| {
+        let begin = head.offset as usize;
+        Control::all_of_version(&bytes[begin..begin + head.len as usize], version)
+    });
+    (version > 1 || !packed) && controls
 }
 
 /// The control records of a valid entry; `None` if they do not parse.

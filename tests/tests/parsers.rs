@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use oncelog::format::VERSION;
 use oncelog::format::entry::Entry;
 use oncelog_tests::parse::mangle::mutate;
 use oncelog_tests::parse::parsers::TARGETS;
@@ -44,13 +45,24 @@ fn counted(count: u32, section: &[u8]) -> Vec<u8> {
 
 /// What stands in the golden files, in the form that each target takes.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let files = ["segment-v1.bin", "segment-next-v1.bin", "seal-v1.bin"].map(golden);
+    (1..=VERSION).flat_map(|version| seeds_of(target, version)).collect()
+}
+
+fn golden_of(version: u32) -> [Vec<u8>; 3] {
+    ["segment", "segment-next", "seal"].map(|name| golden(&format!("{name}-v{version}.bin")))
+}
+
+fn seeds_of(target: &str, version: u32) -> Vec<Vec<u8>> {
+    let files = golden_of(version);
     let [first, next, seal] = &files;
     let all: Vec<_> = [entries(first), entries(next)].concat();
     let section =
         |bytes: &[u8], offset: u32, len: u32| bytes[offset as usize..][..len as usize].to_vec();
     match target {
-        "headers" => vec![golden("engine-meta-v1.bin")[..4096].to_vec(), first[..4096].to_vec()],
+        "headers" => {
+            let meta = golden(&format!("engine-meta-v{version}.bin"));
+            vec![meta[..4096].to_vec(), first[..4096].to_vec()]
+        }
         "entry" => all.iter().map(|(_, bytes)| bytes.to_vec()).chain([seal.clone()]).collect(),
         "control" => all
             .iter()
@@ -62,10 +74,13 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "records" => all
             .iter()
             .flat_map(|(entry, bytes)| entry.records().map(move |head| (head, bytes)))
-            .map(|(head, bytes)| counted(head.count, &section(bytes, head.offset, head.len)))
+            .map(|(head, bytes)| {
+                let stored = section(bytes, head.offset, head.len).into();
+                counted(head.count, &head.codec.unpack(&stored, head.raw_len).unwrap())
+            })
             .collect(),
         "catalog" | "journal" => [first, next].map(|file| catalog_of(file)).to_vec(),
-        "index" => vec![golden("index-v1.bin")],
+        "index" => vec![golden(&format!("index-v{version}.bin"))],
         "segment" => {
             let blocks = u8::try_from(first.len() / 4096).unwrap();
             let one = [&[0][..], next].concat();
@@ -126,8 +141,10 @@ fn what_the_engine_wrote_is_accepted() {
         seeds(name).iter().for_each(|seed| target(seed));
     }
     // The seeds of the deepest target reach its end.
-    let [first, next] = ["segment-v1.bin", "segment-next-v1.bin"].map(golden);
-    assert!(oncelog_tests::parse::parsers::opens(&first, &next));
+    for version in 1..=VERSION {
+        let [first, next, _] = golden_of(version);
+        assert!(oncelog_tests::parse::parsers::opens(&first, &next), "version {version}");
+    }
 }
 
 /// Method: the golden files and the corpus, a few bytes changed, all checksums made right again.

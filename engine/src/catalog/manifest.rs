@@ -97,10 +97,11 @@ impl Catalog {
         let Some(Control::ManifestHead(head)) = rows.next() else {
             return Err("a manifest without a head");
         };
-        if head.next_log == LogId(0) || head.next_reader == ReaderId(0) {
+        let numbers = [head.next_log.0, head.next_reader.0, head.next_epoch.0];
+        if numbers.contains(&0) {
             return Err("a manifest whose numbers begin at 0");
         }
-        counted(&[head.next_log.0, head.next_reader.0, head.next_epoch.0])?;
+        counted(&numbers)?;
         catalog.next_log = head.next_log;
         catalog.next_reader = head.next_reader;
         catalog.next_epoch = head.next_epoch;
@@ -150,13 +151,15 @@ impl Catalog {
         }
         Ok((catalog, head.time_us))
     }
+
     fn insert_writer(&mut self, row: ManifestWriter, next_epoch: Epoch) -> Result<(), Misfit> {
         let numbers = row.window.iter().map(|batch| batch.number);
         let rises = numbers.clone().zip(numbers.clone().skip(1)).all(|(a, b)| a < b);
         if !rises || row.window.back().map_or(0, |batch| batch.number) != row.last {
             return Err("a writer whose batches do not follow each other");
         }
-        if row.epoch >= next_epoch || !self.logs.contains_key(&row.log) {
+        row.window.iter().try_for_each(|batch| counted(&[batch.first.0]))?;
+        if row.epoch == Epoch(0) || row.epoch >= next_epoch || !self.logs.contains_key(&row.log) {
             return Err("a manifest names a writer of no log, or an owner that never was");
         }
         self.manifest_size += writer_row_size_max(&row.name);

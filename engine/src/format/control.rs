@@ -489,22 +489,10 @@ impl Control {
         }
     }
 
-    /// The first format version that has such records (F-2).
+    /// Whether a valid section holds only kinds that a format version has (F-2).
     #[must_use]
-    pub fn since(&self) -> u32 {
-        match self {
-            Self::SegmentPunched { .. }
-            | Self::WriterOpened { .. }
-            | Self::WriterAppended { .. }
-            | Self::WriterForgotten { .. }
-            | Self::LogOwned { .. }
-            | Self::LogSealed { .. }
-            | Self::LogOptionsSet { .. }
-            | Self::LogRenamed { .. }
-            | Self::RatesSet { .. }
-            | Self::ManifestWriter(_) => 2,
-            _ => 1,
-        }
+    pub fn all_of_version(section: &[u8], version: u32) -> bool {
+        take::all_of_version(section, version)
     }
 
     /// The control records of a section, in order; `None` if any of them is not valid.

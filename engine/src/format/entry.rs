@@ -182,13 +182,15 @@ impl SectionHead {
     /// Whether `bytes` are the bytes that were written for this section.
     #[must_use]
     pub fn matches(&self, place: &Place, bytes: &[u8]) -> bool {
-        let sum = || {
-            let first = self.first_sequence;
-            section_checksum(place, self.log, self.kind, self.codec, first, bytes)
-        };
+        self.sums_up(place, bytes) && (self.is_control() || self.holds_records(bytes))
+    }
+
+    /// Whether the checksum is that of `bytes`, whatever they hold.
+    fn sums_up(&self, place: &Place, bytes: &[u8]) -> bool {
+        let first = self.first_sequence;
         bytes.len() == self.len as usize
-            && sum() == self.checksum
-            && (self.is_control() || self.holds_records(bytes))
+            && section_checksum(place, self.log, self.kind, self.codec, first, bytes)
+                == self.checksum
     }
 
     /// Whether so many bytes hold the records that the row promises.
@@ -417,11 +419,36 @@ impl Entry {
     /// Whether `bytes`, the whole entry, hold the sections that the table names (F-9).
     #[must_use]
     pub fn sections_match(&self, bytes: &[u8]) -> bool {
+        self.all_sections(bytes, |section, part| section.matches(&self.head.place, part))
+    }
+
+    fn all_sections(&self, bytes: &[u8], is_so: impl Fn(&SectionHead, &[u8]) -> bool) -> bool {
         self.sections.iter().all(|section| {
             let begin = section.offset as usize;
             let Some(end) = begin.checked_add(section.len as usize) else { return false };
-            bytes.get(begin..end).is_some_and(|part| section.matches(&self.head.place, part))
+            bytes.get(begin..end).is_some_and(|part| is_so(section, part))
         })
+    }
+
+    /// Whether `bytes` begin with what was written as the entry at `place` behind `digest`, right
+    /// by its checksums, but of no form that is known here: no crash leaves that (F-2).
+    #[must_use]
+    pub fn is_of_unknown_form(bytes: &[u8], place: &Place, digest: u64) -> bool {
+        let Ok((raw, _)) = RawHeader::ref_from_prefix(bytes) else { return false };
+        let table_end = HEADER_SIZE + usize::from(raw.section_count.get()) * SECTION_SIZE;
+        let (number, offset) = (raw.entry.get(), raw.offset.get());
+        let its_own = raw.magic == MAGIC
+            && raw.engine == place.engine
+            && raw.shard.get() == place.shard.0
+            && raw.segment.get() == place.segment.0
+            && (number, offset) == (place.entry, place.offset)
+            && raw.previous_digest.get() == digest
+            && bytes.get(8..table_end).is_some_and(|it| checksum(&[it]) == raw.checksum.get());
+        its_own
+            && Self::parse(bytes).is_none_or(|entry| {
+                entry.all_sections(bytes, |section, part| section.sums_up(place, part))
+                    && !entry.sections_match(bytes)
+            })
     }
 
     /// The control records' section.

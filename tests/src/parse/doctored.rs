@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 
 use bytes::Bytes;
-use oncelog::change::Author;
+use oncelog::change::{Author, Change, WriterAppend, WriterGrant, WriterInfo};
 use oncelog::io::{Completion, Found, Now, Op, OpKind, Side};
 use oncelog::reply::{Pending, Reply, pair};
 use oncelog::request::{At, LogInfo, NewRecord, ReadRequest, Request};
 use oncelog::shard::{Shard, ShardConfig};
-use oncelog::{SegmentId, ShardId, Stopped};
+use oncelog::{Epoch, LogId, LogOptions, SegmentId, ShardId, Stopped};
 
 use crate::parse::mangle::{ENGINE, SEGMENT_SIZE, SHARD};
 use crate::sim::asking::take;
@@ -76,6 +76,7 @@ impl Doctored {
             let record = NewRecord { txid: None, payload: Bytes::from_static(b"new") };
             let _ =
                 self.ask(|reply| Request::Append { log, author: Author::Anyone, record, reply });
+            self.write_once(log);
         }
         let names = self.ask(|reply| Request::ListReaders { reply });
         for name in names.unwrap_or_default().into_iter().take(8) {
@@ -88,6 +89,52 @@ impl Doctored {
             };
             let _ = self.ask(open);
         }
+    }
+
+    /// Each writer of the log sends its last batch again, then a new owner the next one.
+    fn write_once(&mut self, log: LogId) {
+        let writers = self.change(|reply| Change::ListWriters { log, reply });
+        for writer in writers.unwrap_or_default().into_iter().take(4) {
+            self.send(log, &writer, writer.epoch, writer.last);
+            let (name, increasing, exclusive) = (Some(writer.name.clone()), false, false);
+            let granted =
+                self.change(|reply| Change::OpenWriter { log, name, increasing, exclusive, reply });
+            if let Ok(WriterGrant { epoch, last }) = granted {
+                self.send(log, &writer, epoch, last.wrapping_add(1));
+            }
+        }
+        let replaces = None;
+        let options = LogOptions::default().metadata("doctored").into();
+        let _ = self.change(|reply| Change::SetOptions { log, options, replaces, reply });
+        let _ = self.change(|reply| Change::ShareLog { log, reply });
+        let author = Author::Anyone;
+        let _ = self.change(|reply| Change::SealLog { log, author, reply });
+    }
+
+    fn send(&mut self, log: LogId, writer: &WriterInfo, epoch: Epoch, number: u64) {
+        let record = NewRecord { txid: None, payload: Bytes::from_static(b"once") };
+        let (name, records, exclusive) = (writer.name.as_str().into(), vec![record], false);
+        let written = self.change(|reply| {
+            Change::WriterAppend(WriterAppend {
+                log,
+                name,
+                epoch,
+                exclusive,
+                number,
+                records,
+                reply,
+            })
+        });
+        if let Ok(written) = written {
+            assert!(written.appended.next() >= written.appended.first);
+        }
+    }
+
+    fn change<T, E: From<Stopped>>(
+        &mut self,
+        change: impl FnOnce(Reply<T, E>) -> Change,
+    ) -> Result<T, E> {
+        self.ask(|reply| Request::Change(Box::new(change(reply))))
     }
 
     fn read(&mut self, info: &LogInfo) {

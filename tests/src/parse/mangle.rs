@@ -93,9 +93,12 @@ pub fn fix_entry(bytes: &mut [u8], at: At) -> Option<(usize, u64)> {
     for row in (0..count).map(|row| HEADER + row * ROW) {
         let len = u32_at(bytes, row + 44);
         put(bytes, row + 40, u32::try_from(begin).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.copy_within(row + 44..row + 48, row + 48);
+        if bytes[row + 57] == 0 {
+            // Stored as they are: both lengths are the same.
+            bytes.copy_within(row + 44..row + 48, row + 48);
+        }
         if let Some(section) = bytes.get(begin..begin + len) {
-            let (place, kind) = (at.entry.to_le_bytes(), [bytes[row + 56], 0]);
+            let (place, kind) = (at.entry.to_le_bytes(), [bytes[row + 56], bytes[row + 57]]);
             let segment = at.segment.to_le_bytes();
             let (log, first) = (&bytes[row..row + 8], &bytes[row + 8..row + 16]);
             let shard = SHARD.to_le_bytes();

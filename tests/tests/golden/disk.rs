@@ -216,4 +216,13 @@ impl<T, E: From<Stopped> + std::fmt::Debug> Asked<T, E> {
             Poll::Pending => panic!("the request was not answered in its turn"),
         }
     }
+
+    /// Whether the answer, which must be there, is a good one.
+    pub(crate) fn is_ok(self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(self.0).poll(&mut context) {
+            Poll::Ready(answer) => answer.is_ok(),
+            Poll::Pending => panic!("the request was not answered in its turn"),
+        }
+    }
 }

@@ -1,17 +1,23 @@
 //! Golden bytes: what today's program writes and reads is what docs/format.md says, for ever.
 //!
-//! `tests/golden/*-v1.bin` hold what the script writes with a fixed identity and clock. If one of
-//! these tests fails, the format has changed: old data would no longer be read, or be read as
-//! something else. `BLESS=1 cargo test -p oncelog-tests --test golden` writes the files and the hex
-//! dumps in the document anew; do that only for a change that goes with a new format version.
+//! `tests/golden/*-v2.bin` hold what the script writes with a fixed identity and clock, `*-v1.bin`
+//! what version 1 wrote: those stay as they are. If one of these tests fails, the format has
+//! changed: old data would no longer be read, or be read as something else. `BLESS=1 cargo test -p
+//! oncelog-tests --test golden` writes the newest files and the hex dumps in the document anew; do
+//! that only for a change that goes with a new format version (or if a newer library packs the same
+//! records into other bytes: then the old files must still be read).
 //!
 //! Not here: what survives a crash.
 
 mod disk;
 mod records;
 mod script;
+mod settings;
 mod spec;
+mod tables;
+mod upgrade;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,11 +36,11 @@ use disk::{Disk, ENGINE, SEGMENT_SIZE, SHARD, START_US, World};
 use script::{BLOB_COUNT, BLOBS, FIRST, ORDERS, SECOND, Written};
 use spec::{crc64_nvme, walk};
 
-const META: &str = "engine-meta-v1.bin";
-const SEGMENT: &str = "segment-v1.bin";
-const NEXT: &str = "segment-next-v1.bin";
-const SEAL: &str = "seal-v1.bin";
-const INDEX: &str = "index-v1.bin";
+const META: &str = "engine-meta-v2.bin";
+const SEGMENT: &str = "segment-v2.bin";
+const NEXT: &str = "segment-next-v2.bin";
+const SEAL: &str = "seal-v2.bin";
+const INDEX: &str = "index-v2.bin";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -78,15 +84,15 @@ fn the_same_script_writes_the_same_bytes() {
 
 #[test]
 fn the_reader_reads_what_the_script_wrote() {
-    script::check_first(&mut open(vec![(FIRST, golden(SEGMENT))]).unwrap());
+    script::check_first(&mut open(vec![(FIRST, golden(SEGMENT))]).unwrap(), VERSION);
     // Segment 2 is freed: opening does not ask for it.
-    script::check_second(&mut open(vec![(SECOND, golden(NEXT))]).unwrap());
+    script::check_second(&mut open(vec![(SECOND, golden(NEXT))]).unwrap(), VERSION);
 }
 
 /// (F-4), (F-6), (F-8), (F-12): both find the same entries, with the same content.
 #[test]
 fn a_reader_written_from_the_document_finds_the_same() {
-    let mut kinds = Vec::new();
+    let (mut kinds, mut codecs) = (Vec::new(), BTreeSet::new());
     for (segment, name) in [(FIRST, SEGMENT), (SECOND, NEXT)] {
         let file = golden(name);
         let (header, digest) = SegmentHeader::decode(&file).unwrap();
@@ -108,7 +114,9 @@ fn a_reader_written_from_the_document_finds_the_same() {
                 assert_eq!(section.log.get(), by_spec.log);
                 assert_eq!(section.first_sequence.get(), by_spec.first_sequence);
                 let begin = section.offset as usize;
-                let mut left = bytes.slice(begin..begin + section.len as usize);
+                let stored = bytes.slice(begin..begin + section.len as usize);
+                let mut left = section.codec.unpack(&stored, section.raw_len).unwrap();
+                codecs.insert(section.codec.number());
                 for (txid, payload) in &by_spec.records {
                     let (taken, bytes) = take_record(&mut left).expect("a whole record");
                     assert_eq!((taken.get(), &bytes[..]), (*txid, &payload[..]));
@@ -125,10 +133,13 @@ fn a_reader_written_from_the_document_finds_the_same() {
         let count = u32::try_from(entries.len()).unwrap();
         assert_eq!(marks, [(8, count - 1), (16, count - 2)]);
     }
+    assert!(codecs.into_iter().eq(0..3), "stored as they are, LZ4, Zstandard");
     kinds.sort_unstable();
     kinds.dedup();
-    // Every kind but the seal (10), which has a file of its own.
-    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 32, 33, 34, 35]);
+    // Every kind but the seal (10), which has a file of its own, and the one that says that blocks
+    // were given back (11).
+    let rows = 34..=38;
+    assert!(kinds.into_iter().eq((1..=9).chain(16..=19).chain(24..=26).chain([28]).chain(rows)));
 }
 
 /// (F-12): the seal is the last entry of its segment and names the next one; the next segment's
@@ -288,9 +299,13 @@ fn a_flipped_byte_is_detected_or_lies_in_padding() {
         let mut file = golden(name);
         let entries = covered(&file);
         for at in 0..file.len() {
+            let hit = entries.iter().position(|(begin, end, _)| (*begin..*end).contains(&at));
+            if at >= 128 && hit.is_none() && !at.is_multiple_of(16) {
+                // Most of the file is padding.
+                continue;
+            }
             file[at] ^= 1 << (at % 8);
             let valid = valid_entries(&file, segment);
-            let hit = entries.iter().position(|(begin, end, _)| (*begin..*end).contains(&at));
             match hit {
                 _ if at < 128 => assert_eq!(valid, None, "{name}, byte {at} of the header"),
                 Some(entry) => assert_eq!(valid, Some(entry), "{name}, byte {at}"),

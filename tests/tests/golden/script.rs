@@ -1,10 +1,12 @@
 //! What is written into the golden files, and what must be read from them.
 //!
 //! ```text
-//! segment 2: logs, records, a processor, all kinds of commits, closed  -> segment-v1.bin
-//!            opened again, filled up, sealed                           -> seal-v1.bin
-//! segment 4: rows, truncated, chain carried, 2 freed, closed           -> segment-next-v1.bin
+//! segment 2: logs, records, a processor, all kinds of commits, closed  -> segment-v2.bin
+//!            opened again, filled up, sealed                           -> seal-v2.bin
+//! segment 4: rows, truncated, chain carried, 2 freed, closed           -> segment-next-v2.bin
 //! ```
+//!
+//! Version 1 wrote the same without `settings`.
 
 use bytes::Bytes;
 use oncelog::change::Author;
@@ -16,6 +18,7 @@ use oncelog::request::{
 };
 
 use crate::disk::{Disk, World};
+use crate::settings;
 
 pub(crate) const ORDERS: LogId = LogId::new(1);
 pub(crate) const BILLS: LogId = LogId::new(2);
@@ -27,7 +30,7 @@ pub(crate) const FIRST: SegmentId = SegmentId::new(2);
 pub(crate) const SECOND: SegmentId = SegmentId::new(4);
 
 /// Filler records of the first segment.
-pub(crate) const BLOB_COUNT: u64 = 7;
+pub(crate) const BLOB_COUNT: u64 = 6;
 pub(crate) const BLOB_SIZE: usize = 124 * 1024;
 
 /// What the script leaves behind.
@@ -126,6 +129,7 @@ fn first_segment(world: &mut World) {
     world.turn();
     dropped.answer();
     truncated.answer();
+    settings::write_first(world);
     idle(world);
 }
 
@@ -145,32 +149,49 @@ fn second_segment(world: &mut World) {
         let before = Sequence::new(before);
         world.run(|reply| Request::Truncate { log, before, reply });
     }
+    settings::write_second(world, settings::TILL);
     // By now the chain was carried forward and segment 2 freed.
     append(world, BILLS, 50, "bill three");
     idle(world);
 }
 
-/// What must be read after the first segment was closed.
-pub(crate) fn check_first(world: &mut World) {
+/// What must be read after the first segment of this format version was closed.
+pub(crate) fn check_first(world: &mut World, version: u32) {
     let orders = [(0, 10, "order one"), (1, 10, "order two"), (2, 20, ""), (3, 30, "order four")];
     assert_eq!(read(world, ORDERS), expected(&orders));
     assert_eq!(read(world, BILLS), expected(&[(1, 7, "bill one"), (2, 7, "bill two")]));
-    assert_eq!(names(world), ["blobs 4", "shop/bills 2", "shop/orders 1"]);
-    check_restored(&open_billing(world), 4, 4, &[", a delta"]);
+    check_names(world, version);
+    if version > 1 {
+        settings::check(world, false);
+    }
+    check_restored(&open_billing(world), version, (4, 4), &[", a delta"]);
 }
 
 /// What must be read at the end of the script.
-pub(crate) fn check_second(world: &mut World) {
+pub(crate) fn check_second(world: &mut World, version: u32) {
     assert_eq!(read(world, ORDERS), expected(&[(4, 40, "order five")]));
     assert_eq!(read(world, BILLS), expected(&[(3, 50, "bill three")]));
     assert_eq!(read(world, BLOBS), []);
-    assert_eq!(names(world), ["blobs 4", "shop/bills 2", "shop/orders 1"]);
-    check_restored(&open_billing(world), 5, 5, &[", a delta", " and another"]);
+    check_names(world, version);
+    if version > 1 {
+        settings::check(world, true);
+    }
+    check_restored(&open_billing(world), version, (5, 5), &[", a delta", " and another"]);
 }
 
-fn check_restored(restored: &Restored, commits: u64, next: u64, deltas: &[&str]) {
+fn check_names(world: &mut World, version: u32) {
+    let mut expected = vec!["blobs 4", "shop/bills 2", "shop/orders 1"];
+    if version > 1 {
+        expected.extend(settings::NAMES);
+        expected.sort_unstable();
+    }
+    assert_eq!(names(world), expected);
+}
+
+fn check_restored(restored: &Restored, version: u32, (commits, next): (u64, u64), deltas: &[&str]) {
     // Epoch 2 was given to the processor that was dropped.
-    assert_eq!((restored.reader, restored.epoch), (BILLING, Epoch::new(3)));
+    let epoch = if version > 1 { settings::EPOCH } else { Epoch::new(3) };
+    assert_eq!((restored.reader, restored.epoch), (BILLING, epoch));
     assert_eq!(restored.positions, [position(next)]);
     assert_eq!(restored.snapshot, Some(text("a state in two parts")));
     assert_eq!(restored.deltas, deltas.iter().map(|delta| text(delta)).collect::<Vec<_>>());
@@ -206,7 +227,8 @@ pub(crate) fn read(world: &mut World, log: LogId) -> Vec<Record> {
             return records;
         }
         for section in answer.sections {
-            let mut bytes = section.bytes;
+            let raw = section.codec.unpack(&section.bytes, section.raw_len);
+            let mut bytes = raw.expect("a whole section");
             for slot in 0..u64::from(section.count) {
                 let (txid, payload) = take_record(&mut bytes).expect("a whole record");
                 let sequence = section.first.after(slot);

@@ -99,13 +99,14 @@ fn section(found: &mut SpecEntry, entry: &[u8], row: &[u8]) {
     identity.extend_from_slice(&row[0..16]);
     identity.extend_from_slice(&entry[60..64]);
     identity.extend_from_slice(&entry[72..74]);
-    identity.extend_from_slice(&u16::from(row[56]).to_le_bytes());
+    identity.extend_from_slice(&row[56..58]);
     assert_eq!(identity.len(), 48);
-    let mut bytes = &entry[range(row, 40)];
-    identity.extend_from_slice(bytes);
+    let stored = &entry[range(row, 40)];
+    identity.extend_from_slice(stored);
     assert_eq!(u64_at(row, 32), crc64_nvme(&identity), "a section's checksum (F-9)");
 
-    let mut records = Vec::new();
+    let raw = unpacked(stored, row[57], u32_at(row, 48) as usize);
+    let (mut bytes, mut records) = (&raw[..], Vec::new());
     for _ in 0..u32_at(row, 52) {
         if row[56] == 2 {
             let (body, rest) = bytes[8..].split_at(u32_at(bytes, 4) as usize);
@@ -121,5 +122,52 @@ fn section(found: &mut SpecEntry, entry: &[u8], row: &[u8]) {
     if row[56] == 1 {
         let (log, first_sequence) = (u64_at(row, 0), u64_at(row, 8));
         found.records.push(SpecSection { log, first_sequence, records });
+    }
+}
+
+/// The bytes of a section as the codec in its row stored them (F-8).
+fn unpacked(stored: &[u8], codec: u8, len: usize) -> Vec<u8> {
+    let raw = match codec {
+        0 => stored.to_vec(),
+        1 => lz4_block(stored),
+        2 => zstd::bulk::decompress(stored, len).unwrap(),
+        other => panic!("codec {other}"),
+    };
+    assert_eq!(raw.len(), len, "the raw length of the row");
+    raw
+}
+
+/// An LZ4 block: literals, then a copy of what stands `distance` bytes before, and so on.
+fn lz4_block(mut block: &[u8]) -> Vec<u8> {
+    fn byte(block: &mut &[u8]) -> usize {
+        let (first, rest) = block.split_first().unwrap();
+        *block = rest;
+        usize::from(*first)
+    }
+    // 15 says that more of the length follows, 255 that yet more does.
+    fn length(block: &mut &[u8], nibble: usize) -> usize {
+        let mut length = nibble;
+        let mut more = nibble == 15;
+        while more {
+            let next = byte(block);
+            length += next;
+            more = next == 255;
+        }
+        length
+    }
+    let mut out = Vec::new();
+    loop {
+        let token = byte(&mut block);
+        let literals = length(&mut block, token >> 4);
+        let (literal, rest) = block.split_at(literals);
+        out.extend_from_slice(literal);
+        block = rest;
+        if block.is_empty() {
+            return out;
+        }
+        let distance = byte(&mut block) | byte(&mut block) << 8;
+        for _ in 0..length(&mut block, token & 15) + 4 {
+            out.push(out[out.len() - distance]);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! Not here: whether a record follows what was before it (`catalog`).
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -17,6 +18,7 @@ use super::{
     SEAL, SEGMENT_FREED, SEGMENT_PUNCHED, SNAPSHOT_PART, STATE_DELTA, STATE_NONE, STATE_SNAPSHOT,
     SourcePosition, WRITER_APPENDED, WRITER_FORGOTTEN, WRITER_OPENED, WriterBatch,
 };
+use crate::format::VERSION;
 use crate::format::options::{LogOptions, Rates};
 use crate::limits::WRITER_WINDOW;
 use crate::position::{Dlsn, Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
@@ -32,6 +34,31 @@ pub(super) fn take(section: &mut Bytes) -> Option<Control> {
     let mut body = section.split_to(len);
     let record = take_body(kind, &mut body)?;
     body.is_empty().then_some(record)
+}
+
+/// See [`Control::all_of_version`].
+pub(super) fn all_of_version(mut section: &[u8], version: u32) -> bool {
+    while let Ok(kind) = section.try_get_u16_le() {
+        if !versions_of(kind).contains(&version) {
+            return false;
+        }
+        let len = section.get(2..6).map_or(0, |mut len| len.get_u32_le() as usize);
+        section = section.get(6 + len..).unwrap_or_default();
+    }
+    true
+}
+
+/// The format versions that have this kind (F-2).
+fn versions_of(kind: u16) -> RangeInclusive<u32> {
+    match kind {
+        MANIFEST_HEAD_1 | MANIFEST_LOG_1 => 1..=1,
+        SEGMENT_PUNCHED
+        | WRITER_OPENED..=LOG_RENAMED
+        | MANIFEST_HEAD
+        | MANIFEST_LOG
+        | MANIFEST_WRITER => 2..=VERSION,
+        _ => 1..=VERSION,
+    }
 }
 
 fn take_body(kind: u16, body: &mut Bytes) -> Option<Control> {
@@ -162,6 +189,9 @@ fn take_manifest_log(body: &mut Bytes, has_more: bool) -> Option<ManifestLog> {
     let mut owner = Epoch(0);
     if flags & LOG_HAS_OWNER != 0 {
         owner = Epoch(u64_of(body)?);
+        if owner == Epoch(0) {
+            return None;
+        }
     }
     let (mut options_version, mut options) = (0, None);
     if flags & LOG_HAS_OPTIONS != 0 {
