@@ -367,8 +367,8 @@ fn every_rule_of_the_format_is_kept_and_tested() {
     let document = fs::read_to_string(root().join("docs/format.md")).expect("docs/format.md");
     let rules = stated(&document, "F");
     let mut findings = Vec::new();
-    if rules.iter().copied().ne(1..=16) {
-        findings.push(format!("docs/format.md states {rules:?}; number the rules from 1 to 16"));
+    if rules.iter().copied().ne(1..=17) {
+        findings.push(format!("docs/format.md states {rules:?}; number the rules from 1 to 17"));
     }
     let cited_in = |part: &str| -> BTreeSet<u32> {
         let files = sources(".rs").into_iter().filter(|source| source.path.starts_with(part));
