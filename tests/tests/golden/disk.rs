@@ -208,20 +208,16 @@ impl World {
 pub(crate) struct Asked<T, E: From<Stopped>>(Pending<T, E>);
 
 impl<T, E: From<Stopped> + std::fmt::Debug> Asked<T, E> {
-    /// The answer, which must be there.
+    /// The answer, which must be there and good.
     pub(crate) fn answer(self) -> T {
-        let mut context = Context::from_waker(Waker::noop());
-        match pin!(self.0).poll(&mut context) {
-            Poll::Ready(answer) => answer.unwrap(),
-            Poll::Pending => panic!("the request was not answered in its turn"),
-        }
+        self.result().unwrap()
     }
 
-    /// Whether the answer, which must be there, is a good one.
-    pub(crate) fn is_ok(self) -> bool {
+    /// The answer, which must be there.
+    pub(crate) fn result(self) -> Result<T, E> {
         let mut context = Context::from_waker(Waker::noop());
         match pin!(self.0).poll(&mut context) {
-            Poll::Ready(answer) => answer.is_ok(),
+            Poll::Ready(answer) => answer,
             Poll::Pending => panic!("the request was not answered in its turn"),
         }
     }
