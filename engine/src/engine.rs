@@ -79,6 +79,10 @@ impl Inner {
         shard_of(group, self.superblock.shard_count)
     }
 
+    pub(crate) fn segment_size(&self) -> u64 {
+        self.superblock.segment_size
+    }
+
     /// The shards that were started: all of them, unless opening failed half-way.
     fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
         let count = u16::try_from(self.shards.len()).expect("there are at most 256");
@@ -160,7 +164,7 @@ impl Drop for Inner {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Engine(Arc<Inner>);
+pub struct Engine(pub(crate) Arc<Inner>);
 
 impl Engine {
     /// Opens the engine in `dir` with the default [`Options`], making it if it is not there.

@@ -296,6 +296,25 @@ pub enum ReadError {
     /// The log was dropped.
     #[error("the log was dropped; open it again by name")]
     Dropped,
+    /// Everything was read: the log is sealed, and no record will ever come.
+    #[error("the log is sealed and ends at {next}: everything was read")]
+    End {
+        /// The sequence behind its last record.
+        next: Sequence,
+    },
+    /// An answer does not go on where the one before it ended. Nothing of it was handed out.
+    #[error(
+        "records of log {log} do not follow: sequence {got} came where {expected} was asked for; \
+         nothing of it was handed out; check the directory with Verify"
+    )]
+    Gap {
+        /// Whose records.
+        log: LogId,
+        /// What should have come.
+        expected: Sequence,
+        /// What came.
+        got: Sequence,
+    },
     /// The records are damaged. Nothing of them was handed out.
     #[error("records of log {log} cannot be read: {damage}")]
     Damaged {

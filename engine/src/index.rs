@@ -162,6 +162,13 @@ impl SegmentIndex {
         self.logs.get(&log)
     }
 
+    /// When the first section here was committed.
+    #[must_use]
+    pub fn first_time_us(&self) -> Option<u64> {
+        let first = self.logs.values().filter_map(|span| span.sections.first());
+        first.map(|section| section.time_us).min()
+    }
+
     /// The next sequence of each log when the segment began.
     pub fn starts(&self) -> impl Iterator<Item = (LogId, Sequence)> {
         self.logs.iter().map(|(log, span)| (*log, span.start))

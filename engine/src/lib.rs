@@ -114,8 +114,13 @@ pub mod thread;
 mod verify;
 mod kept;
 mod repair;
+mod records;
 mod response;
+mod fetch;
+mod stream;
 mod reader;
+mod bytes_io;
+mod merged;
 mod log;
 mod writer;
 mod processor;
@@ -128,6 +133,7 @@ struct Readme;
 
 pub use bytes::Bytes;
 
+pub use bytes_io::{ByteReader, ByteWriter};
 pub use change::{WriterInfo, Written};
 pub use engine::{Engine, EngineInfo, ShardInfo};
 pub use error::{
@@ -140,18 +146,22 @@ pub use format::options::{LogOptions, Rates, Retention};
 pub use host::Host;
 pub use io::IoError;
 pub use log::{AppendBatch, Batch, From, Log, OpenLog};
+pub use merged::{MergedError, MergedReader};
 pub use metrics::{EngineMetrics, ShardMetrics, ShardStats};
 pub use options::{DirectIo, Options};
 pub use position::{
-    Dlsn, Epoch, LogId, ParseDlsnError, ReaderId, SegmentId, Sequence, ShardId, TxId,
+    Dlsn, Epoch, LogId, ParseDlsnError, ParsePositionError, ReaderId, SegmentId, Sequence, ShardId,
+    TxId,
 };
 pub use processor::{Commit, Input, Processor, ProcessorOptions};
-pub use reader::{Reader, Record, Records};
+pub use reader::Reader;
+pub use records::{Record, Records};
 pub use repair::{Repair, Repaired, Step};
 pub use reply::block_on;
 pub use report::{AtRisk, Finding, Progress, Report, Severity};
 pub use request::{Appended, Committed, LogInfo, NewRecord, Restored};
 pub use response::{Operation, Response};
+pub use stream::{BatchStream, BlockingRecords, RecordStream};
 pub use sync::SyncMethod;
 pub use thread::{IoMode, RunnerInfo};
 pub use verify::Verify;

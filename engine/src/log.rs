@@ -7,14 +7,16 @@
 
 use std::sync::Arc;
 
+use crate::bytes_io::{ByteReader, ByteWriter};
 use crate::change::{Author, Change, WriterInfo};
 use crate::engine::Inner;
 use crate::error::{AppendError, LogError, ReadError, Stopped};
 use crate::format::options::LogOptions;
 use crate::helm::Access;
 use crate::name::{check_name, group_of};
-use crate::position::{Dlsn, LogId, Sequence, ShardId};
-use crate::reader::{Reader, Record};
+use crate::position::{Dlsn, LogId, Sequence, ShardId, TxId};
+use crate::reader::Reader;
+use crate::records::Record;
 use crate::reply::{self, Reply};
 use crate::request::{Appended, At, LogInfo, NewRecord, OpenMode, Part, Request};
 use crate::response::{Operation, Response};
@@ -31,6 +33,25 @@ pub enum From {
     Sequence(Sequence),
     /// The first record at this position or after it.
     Dlsn(Dlsn),
+    /// The first record with this transaction id or a higher one. Beyond the last one: the first
+    /// such record, once it is there, whatever comes before it.
+    TxId(TxId),
+    /// The first record committed at this time or later, microseconds since 1970. A time to come:
+    /// the first record from then on.
+    ///
+    /// ```
+    /// # use oncelog::{From, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = Options::new(dir.path()).shards(1).segment_size(1 << 20).open()?;
+    /// # let log = engine.create_log("orders").wait()?;
+    /// let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    /// let hour_ago = hour_ago.duration_since(std::time::UNIX_EPOCH)?.as_micros();
+    /// log.append("new").wait()?;
+    /// let mut reader = log.reader(From::Time(u64::try_from(hour_ago)?));
+    /// assert_eq!(reader.next().wait()?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    Time(u64),
 }
 
 impl From {
@@ -40,6 +61,8 @@ impl From {
             Self::Latest => At::Latest,
             Self::Sequence(sequence) => At::Sequence(sequence),
             Self::Dlsn(dlsn) => At::Dlsn(dlsn),
+            Self::TxId(txid) => At::TxId(txid),
+            Self::Time(time_us) => At::Time(time_us),
         }
     }
 }
@@ -82,6 +105,14 @@ impl Log {
 
     pub(crate) fn access(&self) -> &Access {
         self.inner.access(self.shard)
+    }
+
+    pub(crate) fn is_of(&self, inner: &Arc<Inner>) -> bool {
+        Arc::ptr_eq(&self.inner, inner)
+    }
+
+    pub(crate) fn segment_size(&self) -> u64 {
+        self.inner.segment_size()
     }
 
     /// Its name.
@@ -245,16 +276,101 @@ impl Log {
         Response::send(self.access(), request, pending)
     }
 
+    /// The first record that is there.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn first(&self) -> Operation<'_, Result<Option<Record>, ReadError>> {
+        let mut reader = self.reader(From::Earliest).max_records(1).max_bytes(1);
+        Operation::new(async move { one_of(&mut reader).await })
+    }
+
+    /// The last record, durable as all that is read; `None` if none is there.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn last(&self) -> Operation<'_, Result<Option<Record>, ReadError>> {
+        Operation::new(async move {
+            loop {
+                let info = match self.describe().await {
+                    Err(LogError::Stopped(stopped)) => return Err(stopped.into()),
+                    info => info.map_err(|_| ReadError::Dropped)?,
+                };
+                if info.is_empty() {
+                    return Ok(None);
+                }
+                match self.get(Sequence(info.next.0 - 1)).await {
+                    // It was there a moment ago.
+                    Err(ReadError::Truncated { .. }) => {}
+                    record => return record,
+                }
+            }
+        })
+    }
+
+    /// The sequence of the first record that a reader [`From`] there has: at the end, the sequence
+    /// that the next record gets. `None` where that depends on records to come: beyond the end by
+    /// transaction id, time or [`Dlsn`].
+    ///
+    /// ```
+    /// # use oncelog::{From, NewRecord, Options, TxId};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = Options::new(dir.path()).shards(1).segment_size(1 << 20).open()?;
+    /// # let log = engine.create_log("orders").wait()?;
+    /// let records = [10, 20, 30].map(|id| NewRecord::new("order").with_txid(TxId::new(id)));
+    /// log.append_batch(records).wait()?;
+    /// let at = |id| log.find(From::TxId(TxId::new(id))).wait();
+    /// assert_eq!(at(20)?.unwrap().get(), 1);
+    /// assert_eq!(at(21)?.unwrap().get(), 2);
+    /// assert_eq!(at(31)?, None);
+    /// assert_eq!(log.find(From::Latest).wait()?.unwrap().get(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn find(&self, from: From) -> Operation<'_, Result<Option<Sequence>, ReadError>> {
+        let mut reader = self.reader(from).max_records(1).max_bytes(1);
+        Operation::new(async move {
+            let found = one_of(&mut reader).await?;
+            Ok(found.map(|record| record.sequence).or_else(|| reader.position()))
+        })
+    }
+
+    /// A stream of bytes into this log, which goes on where it ended. The log should hold nothing
+    /// else: see [`ByteWriter`].
+    ///
+    /// # Errors
+    /// [`LogError`]
+    pub fn byte_writer(&self) -> Operation<'_, Result<ByteWriter, LogError>> {
+        Operation::new(async move {
+            let end = self.describe().await?.last_txid;
+            Ok(ByteWriter::new(self.clone(), end.get()))
+        })
+    }
+
+    /// The stream of bytes that a [`ByteWriter`] wrote, from the byte `offset` on.
+    #[must_use]
+    pub fn byte_reader(&self, offset: u64) -> ByteReader {
+        ByteReader::new(self.clone(), offset)
+    }
+
+    /// How many records stand from `position` to the end: what a reader whose next record that is
+    /// still has before it. See [`Reader::position`].
+    ///
+    /// # Errors
+    /// [`LogError`]
+    pub fn lag(&self, position: Sequence) -> Operation<'_, Result<u64, LogError>> {
+        Operation::new(async move { Ok(self.describe().await?.lag(position)) })
+    }
+
     /// Reads the record at `sequence`, if it is there.
     ///
     /// # Errors
     /// [`ReadError`]
     pub fn get(&self, sequence: Sequence) -> Operation<'_, Result<Option<Record>, ReadError>> {
         let mut reader = self.reader(From::Sequence(sequence)).max_records(1).max_bytes(1);
-        Operation::new(async move {
-            let records = reader.try_next().await?;
-            Ok(records.and_then(|mut records| records.next()))
-        })
+        Operation::new(async move { one_of(&mut reader).await })
     }
 }
 
@@ -319,6 +435,14 @@ impl std::future::Future for OpenLog {
 impl std::fmt::Debug for OpenLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpenLog").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+/// The next record, if it is there now.
+async fn one_of(reader: &mut Reader) -> Result<Option<Record>, ReadError> {
+    match reader.try_next().await {
+        Err(ReadError::End { .. }) => Ok(None),
+        records => Ok(records?.and_then(|mut records| records.next())),
     }
 }
 

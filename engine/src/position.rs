@@ -59,11 +59,97 @@ number! {
 }
 number! {
     /// Dense number of a record in its log, from 0. What checkpoints count in.
+    ///
+    /// Texts of one width, and bytes, sort like the sequences:
+    ///
+    /// ```
+    /// use oncelog::Sequence;
+    /// let (seven, ten) = (Sequence::new(7), Sequence::new(10));
+    /// assert!(format!("{seven:020}") < format!("{ten:020}"));
+    /// assert!(seven.to_bytes() < ten.to_bytes());
+    /// assert_eq!("00000000000000000007".parse::<Sequence>()?, seven);
+    /// assert_eq!(Sequence::from_bytes(&ten.to_bytes())?, ten);
+    /// # Ok::<(), oncelog::ParsePositionError>(())
+    /// ```
     Sequence(u64)
 }
 number! {
     /// Number that the application gives a record; never decreases inside a log.
     TxId(u64)
+}
+
+/// Text and bytes of positions of 64 bits that programs store elsewhere.
+macro_rules! stored {
+    ($($name:ident, $what:literal;)*) => {$(
+        impl $name {
+            /// Eight bytes, big-endian: they sort like the positions.
+            #[must_use]
+            pub const fn to_bytes(self) -> [u8; 8] {
+                self.0.to_be_bytes()
+            }
+
+            /// The position with these bytes.
+            ///
+            /// # Errors
+            /// They are not eight.
+            pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParsePositionError> {
+                let wrong = |_| ParsePositionError::bytes($what, bytes.len(), 8);
+                bytes.try_into().map(|bytes| Self(u64::from_be_bytes(bytes))).map_err(wrong)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParsePositionError;
+
+            fn from_str(text: &str) -> Result<Self, ParsePositionError> {
+                let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+                let number = text.parse().ok().filter(|_| digits);
+                number.map(Self).ok_or_else(|| ParsePositionError::text($what, text))
+            }
+        }
+    )*};
+}
+
+stored! {
+    Sequence, "sequence";
+    TxId, "transaction id";
+    Epoch, "epoch";
+}
+
+/// A text, or bytes, are no position.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParsePositionError {
+    /// A text.
+    #[error(
+        "{text:?} is no {what}: it is written as decimal digits, at most 20 and less than 2^64, as \
+         in 7 or 00000000000000000007"
+    )]
+    Text {
+        /// What it should be.
+        what: &'static str,
+        /// What was given.
+        text: String,
+    },
+    /// Bytes.
+    #[error("{len} bytes are no {what}: it is {expected} bytes, big-endian")]
+    Bytes {
+        /// What it should be.
+        what: &'static str,
+        /// How many were given.
+        len: usize,
+        /// How many it has.
+        expected: usize,
+    },
+}
+
+impl ParsePositionError {
+    fn text(what: &'static str, text: &str) -> Self {
+        Self::Text { what, text: text.to_owned() }
+    }
+
+    fn bytes(what: &'static str, len: usize, expected: usize) -> Self {
+        Self::Bytes { what, len, expected }
+    }
 }
 
 impl Sequence {
@@ -133,6 +219,27 @@ impl Dlsn {
     pub const fn slot(self) -> u32 {
         self.slot
     }
+
+    /// Sixteen bytes, each number big-endian: they sort like the positions.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.segment.0.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.entry.to_be_bytes());
+        bytes[12..].copy_from_slice(&self.slot.to_be_bytes());
+        bytes
+    }
+
+    /// The position with these bytes.
+    ///
+    /// # Errors
+    /// They are not sixteen.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParsePositionError> {
+        let wrong = |_| ParsePositionError::bytes("DLSN", bytes.len(), 16);
+        let all = u128::from_be_bytes(bytes.try_into().map_err(wrong)?);
+        let low = |bits: u32| (all >> bits) as u32;
+        Ok(Self { segment: SegmentId((all >> 64) as u64), entry: low(32), slot: low(0) })
+    }
 }
 
 impl fmt::Display for Dlsn {
@@ -143,7 +250,10 @@ impl fmt::Display for Dlsn {
 
 /// A text is no [`Dlsn`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no DLSN: it is written as 16, 8 and 8 hexadecimal digits joined by '-'")]
+#[error(
+    "{text:?} is no DLSN: it is written as 16, 8 and 8 hexadecimal digits joined by '-', as in \
+     0000000000000001-0000002a-00000003"
+)]
 pub struct ParseDlsnError {
     text: String,
 }
@@ -166,5 +276,83 @@ impl FromStr for Dlsn {
             })
         };
         parse().ok_or_else(|| ParseDlsnError { text: text.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of all sizes, those at the edges among them.
+    fn numbers() -> Vec<u64> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut numbers = vec![0, 1, 9, 10, 0xffff_ffff, 1 << 32, u64::MAX - 1, u64::MAX];
+        for bits in 0..64 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            numbers.extend([state >> bits, 1 << bits]);
+        }
+        numbers
+    }
+
+    #[test]
+    fn texts_and_bytes_of_positions_sort_like_them_and_lead_back() {
+        let numbers = numbers();
+        let low = |number: u64| u32::try_from(number & 0xffff_ffff).unwrap();
+        let dlsn = |(at, segment): (usize, &u64)| {
+            let other = |step| low(numbers[(at + step) % numbers.len()]);
+            // The same segment, and the same entry, now and then.
+            Dlsn::new(SegmentId(segment >> (at % 3 * 30)), other(5) >> (at % 2 * 31), other(11))
+        };
+        let dlsns: Vec<_> = numbers.iter().enumerate().map(dlsn).collect();
+        for a in &dlsns {
+            assert_eq!(a.to_string().parse(), Ok(*a));
+            assert_eq!(Dlsn::from_bytes(&a.to_bytes()), Ok(*a));
+            for b in &dlsns {
+                assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(b), "{a} {b}");
+                assert_eq!(a.to_bytes().cmp(&b.to_bytes()), a.cmp(b), "{a} {b}");
+            }
+        }
+        for a in numbers.iter().copied().map(Sequence) {
+            assert_eq!(a.to_string().parse(), Ok(a));
+            assert_eq!(format!("{a:020}").parse(), Ok(a));
+            assert_eq!(Sequence::from_bytes(&a.to_bytes()), Ok(a));
+            assert_eq!(TxId(a.0).to_string().parse(), Ok(TxId(a.0)));
+            assert_eq!(Epoch::from_bytes(&Epoch(a.0).to_bytes()), Ok(Epoch(a.0)));
+            for b in numbers.iter().copied().map(Sequence) {
+                assert_eq!(format!("{a:020}").cmp(&format!("{b:020}")), a.cmp(&b));
+                assert_eq!(a.to_bytes().cmp(&b.to_bytes()), a.cmp(&b));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_position_is_refused_and_the_form_is_said() {
+        let good = "0000000000000001-0000002a-00000003";
+        let mut bad: Vec<String> = ["", "1", "-", "--", "1-2a-3"].map(str::to_owned).into();
+        for at in 0..good.len() {
+            for with in ["", "+", "-", " ", "g", "00", "\u{e9}"] {
+                let mut text = good.to_owned();
+                text.replace_range(at..=at, with);
+                if text != good {
+                    bad.push(text);
+                }
+            }
+        }
+        for text in bad {
+            let error = text.parse::<Dlsn>().expect_err(&text).to_string();
+            assert!(error.contains("16, 8 and 8 hexadecimal") && error.contains(good), "{error}");
+        }
+        for text in ["", "-1", "+1", " 1", "1x", "18446744073709551616"] {
+            let error = text.parse::<TxId>().expect_err(text).to_string();
+            assert!(error.contains("no transaction id: it is written as decimal"), "{error}");
+        }
+        for len in [0, 7, 9, 15, 17] {
+            let bytes = vec![0; len];
+            let error = Dlsn::from_bytes(&bytes).unwrap_err().to_string();
+            assert!(error.contains("16 bytes, big-endian"), "{error}");
+            assert!(Epoch::from_bytes(&bytes).is_err());
+        }
     }
 }

@@ -19,12 +19,13 @@ use bytes::Bytes;
 use crate::change::Author;
 use crate::engine::Inner;
 use crate::error::{AppendError, CommitError, ProcessorError, ReadError};
+use crate::fetch::Fetch;
 use crate::format::control::SourcePosition;
 use crate::limits::{READ_SIZE_DEFAULT, READ_SIZE_MAX, SNAPSHOT_PART_SIZE, SOURCES_MAX};
 use crate::log::{Log, add_to_parts};
 use crate::name::{check_name, group_of};
 use crate::position::{Epoch, LogId, ReaderId, Sequence, ShardId};
-use crate::reader::{Fetch, Record, Records};
+use crate::records::{Record, Records};
 use crate::reply;
 use crate::request::{
     At, CommitRequest, Committed, LogInfo, NewRecord, NewState, Part, Request, Restored,
@@ -105,7 +106,7 @@ impl ProcessorOptions {
                 let mut fetch = Fetch::new(log.clone(), at);
                 fetch.bytes_max = bytes_max;
                 fetch.ahead_max /= u32::try_from(sources_count).expect("there are few");
-                opened.push(Source { log, fetch, read: position.next });
+                opened.push(Source { log, fetch, read: position.next, ended: false });
             }
             let processor = Processor {
                 inner,
@@ -139,6 +140,8 @@ struct Source {
     fetch: Fetch,
     /// Behind the last record that was handed out.
     read: Sequence,
+    /// It is sealed, and was read to its end.
+    ended: bool,
 }
 
 /// Records of one source, handed to a processor.
@@ -269,7 +272,9 @@ impl Processor {
         self.sources.iter().map(|source| &source.log)
     }
 
-    /// The next records of one of the sources; waits until there are some. Sources take turns.
+    /// The next records of one of the sources; waits until there are some. Sources take turns. A
+    /// sealed source that was read to its end gives none; once all are so, the result is
+    /// [`ReadError::End`].
     ///
     /// Dropped before it is ready, no record is lost: the next call gives them.
     #[expect(clippy::should_implement_trait, reason = "the word of async streams; it can fail")]
@@ -282,15 +287,26 @@ impl Processor {
         for step in 0..count {
             let index = (self.turn + step) % count;
             let source = &mut self.sources[index];
-            if let Poll::Ready(records) = source.fetch.poll(true, cx) {
-                let records = records?;
+            if source.ended {
+                continue;
+            }
+            if let Poll::Ready(fetched) = source.fetch.poll(cx) {
+                if let Err(ReadError::End { .. }) = fetched {
+                    source.ended = true;
+                    continue;
+                }
+                let records = fetched?.records;
                 assert_eq!(records.first_sequence(), source.read, "a source has no gaps");
                 source.read = records.end_sequence();
                 self.turn = (index + 1) % count;
                 return Poll::Ready(Ok(Input { log: source.log.clone(), records }));
             }
         }
-        Poll::Pending
+        let mut left = self.sources.iter().filter(|source| !source.ended);
+        match (left.next(), self.sources.last()) {
+            (None, Some(last)) => Poll::Ready(Err(ReadError::End { next: last.read })),
+            _ => Poll::Pending,
+        }
     }
 
     /// Makes state, outputs and positions durable together. Without a position in the commit:

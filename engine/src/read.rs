@@ -13,19 +13,23 @@
 //! Not here: what waits for the device (`reads`), where records stand (`seek`), loading indexes
 //! (`load`), and splitting sections into records (the client does).
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::error::{Damaged, ReadError, Stopped, records_from};
 use crate::format::Place;
 use crate::format::entry::records_match;
 use crate::index::SectionRef;
-use crate::io::Completion;
+use crate::io::{Completion, Now};
 use crate::limits::{BLOCK_SIZE, READ_PIECE_BESIDE_WRITES, READ_PIECE_SIZE, READ_SIZE_MAX};
 use crate::load::Waiter;
 use crate::position::{Dlsn, LogId, SegmentId, Sequence};
-use crate::reads::{Chosen, Piece, ReadJob, Search};
-use crate::request::{Answer, At, Planned, ReadAnswer, ReadRequest, SectionBytes};
-use crate::seek::Where;
+use crate::reads::{Bracket, Chosen, NEVER, Piece, ReadJob, Search};
+use crate::request::{
+    Answer, At, LOG_OF_LOGS, Planned, ReadAnswer, ReadRequest, SectionBytes, Wait,
+};
+use crate::seek::{Sought, Where};
 use crate::shard::{Purpose, ReadFor, Shard};
 
 /// Sections at most so far apart are read together.
@@ -33,11 +37,21 @@ const GAP_MAX: u64 = 32 * 1024;
 
 impl Shard {
     /// Begins a read.
-    pub(crate) fn read(&mut self, request: ReadRequest) {
+    pub(crate) fn read(&mut self, request: ReadRequest, now: Now) {
         self.metrics.counted.read_requests += 1;
         self.metrics.counted.read_ahead_requests += u64::from(request.ahead);
         let id = self.reads.next_job;
         self.reads.next_job += 1;
+        self.reads.now_us = now.mono_us.max(self.reads.now_us);
+        let until = match request.wait {
+            Wait::No => 0,
+            Wait::For(wait) => {
+                let wait = u64::try_from(wait.as_micros()).unwrap_or(NEVER);
+                now.mono_us.saturating_add(wait)
+            }
+            Wait::Until(until) => until,
+            Wait::Forever => NEVER,
+        };
         let job = ReadJob {
             request,
             segment: SegmentId(0),
@@ -51,9 +65,23 @@ impl Shard {
             was_parked: false,
             missed_index: false,
             search: Search::default(),
+            bracket: Bracket::default(),
+            settled: None,
+            until,
+            proven: true,
         };
         self.reads.jobs.insert(id, job);
         self.advance_read(id);
+    }
+
+    /// Answers the parked reads whose wait is over.
+    pub(crate) fn end_waits(&mut self, now: Now) {
+        self.reads.now_us = now.mono_us.max(self.reads.now_us);
+        while let Some(id) = self.reads.poll_deadline() {
+            if self.unpark(id) {
+                self.advance_read(id);
+            }
+        }
     }
 
     /// Goes on with the reads that were parked at a log where something happened.
@@ -69,6 +97,9 @@ impl Shard {
     pub(crate) fn advance_read(&mut self, id: u64) {
         let job = &self.reads.jobs[&id];
         let (log, at) = (job.request.log, job.request.at);
+        if log == LOG_OF_LOGS {
+            return self.advance_watch(id);
+        }
         let Some(state) = self.catalog.log(log) else {
             return self.refuse_read(id, ReadError::Dropped);
         };
@@ -84,11 +115,19 @@ impl Shard {
             }
             At::Dlsn(dlsn) => match self.locate(log, dlsn) {
                 Ok(Some(sequence)) => sequence,
-                Ok(None) => return self.wait_or_answer(id, durable_next, first),
+                Ok(None) => return self.wait_or_answer(id, durable_next),
                 Err(Where::Load(segment)) => return self.load(segment, Waiter::Read(id)),
                 Err(Where::Segment(segment) | Where::Missing(segment)) => {
                     let damage = self.missing(log, first, segment);
                     return self.refuse_read(id, ReadError::Damaged { log, damage });
+                }
+            },
+            At::TxId(_) | At::Time(_) => match self.sought(id, log, at) {
+                Sought::At(sequence) => sequence,
+                Sought::Undecided => return self.wait_or_answer(id, durable_next),
+                Sought::Load(segment) => return self.load(segment, Waiter::Read(id)),
+                Sought::Truncated => {
+                    return self.refuse_read(id, ReadError::Truncated { first });
                 }
             },
         };
@@ -96,16 +135,21 @@ impl Shard {
             return self.refuse_read(id, ReadError::Truncated { first });
         }
         let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
-        let resolved = matches!(at, At::Dlsn(_)) && sequence < durable_next;
-        if resolved {
-            job.request.at = At::Sequence(sequence);
-        }
-        if at == At::Latest {
+        let resolves = match at {
+            At::Earliest | At::Sequence(_) => false,
+            At::Dlsn(_) => sequence < durable_next,
             // From here on it waits for this record, whatever comes meanwhile.
+            At::Latest => true,
+            At::TxId(_) | At::Time(_) => {
+                job.settled = (sequence >= durable_next).then_some(sequence);
+                false
+            }
+        };
+        if resolves {
             job.request.at = At::Sequence(sequence);
         }
         if sequence >= durable_next {
-            return self.wait_or_answer(id, sequence, first);
+            return self.wait_or_answer(id, sequence);
         }
         match self.find(id, log, sequence) {
             Where::Segment(segment) => self.plan(id, segment, sequence),
@@ -117,23 +161,98 @@ impl Shard {
         }
     }
 
-    fn wait_or_answer(&mut self, id: u64, next: Sequence, earliest: Sequence) {
-        let job = &self.reads.jobs[&id];
+    fn wait_or_answer(&mut self, id: u64, next: Sequence) {
         let ends = self.is_over() || !self.closing.is_empty() || self.stopped.is_some();
-        if job.request.wait && !ends {
-            let log = job.request.log;
+        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        let (log, waits) = (job.request.log, job.until > self.reads.now_us);
+        let state = self.catalog.log(log).expect("the caller found it");
+        let at_end = state.sealed && next >= state.next;
+        if waits && !ends && !at_end {
+            // What comes meanwhile may change where it begins.
+            job.bracket = Bracket::default();
             return self.park(log, id);
         }
         let job = self.reads.jobs.remove(&id).expect("it is being advanced");
-        if job.request.wait {
+        if waits && !at_end {
             // The shard ends: no record will come.
             let error = self.stopped.clone().unwrap_or_else(Stopped::closed).into();
             self.metrics.read_refused(&error);
             return self.answer_now(Answer::other(job.request.reply, Err(error)));
         }
-        let answer = ReadAnswer { first: next, next, earliest, sections: Vec::new() };
+        let none = self.read_answer(&job, next..next, Vec::new());
+        let answer = ReadAnswer { end: at_end, ..none };
         self.count_read(&job, &answer);
-        self.answer_read_of(job.request.log, Answer::other(job.request.reply, Ok(answer)));
+        let answer = Answer::other(job.request.reply, Ok(answer));
+        let sealed = self.catalog.log(log).map_or(0, |state| state.sealed_ordinal);
+        if at_end && sealed > self.journal.durable_ordinal() {
+            // It tells that the log is sealed, which is not durable yet.
+            return self.answer(answer);
+        }
+        self.answer_read_of(log, answer);
+    }
+
+    fn read_answer(
+        &self,
+        job: &ReadJob,
+        records: Range<Sequence>,
+        sections: Vec<SectionBytes>,
+    ) -> ReadAnswer {
+        let state = self.catalog.log(job.request.log);
+        ReadAnswer {
+            first: records.start,
+            next: records.end,
+            earliest: state.expect("the caller found it").first,
+            sections,
+            proven: job.proven,
+            until: (job.until != NEVER).then_some(job.until),
+            over: job.until <= self.reads.now_us,
+            end: false,
+            frontier: self.frontier(),
+            next_log: self.catalog.next_log(),
+        }
+    }
+
+    /// Every record that is not durable yet will stand here or later.
+    fn frontier(&self) -> Dlsn {
+        if let Some(active) = self.journal.active() {
+            return Dlsn::new(active.segment, active.durable, 0);
+        }
+        if let Some(ended) = &self.ended {
+            return Dlsn::new(ended.segment, ended.entries, 0);
+        }
+        let last = self.catalog.segments().next_back();
+        Dlsn::new(SegmentId(last.map_or(0, |last| last.segment.0 + 1)), 0, 0)
+    }
+
+    /// A read that waits for new logs.
+    fn advance_watch(&mut self, id: u64) {
+        let next_log = self.catalog.next_log();
+        let job = &self.reads.jobs[&id];
+        let new = job.request.at != At::Sequence(Sequence(next_log.0));
+        let ends = self.is_over() || !self.closing.is_empty() || self.stopped.is_some();
+        if !new && !ends && job.until > self.reads.now_us {
+            return self.reads.park(LOG_OF_LOGS, id);
+        }
+        let job = self.reads.jobs.remove(&id).expect("it is being advanced");
+        if ends {
+            let stopped = self.stopped.clone().unwrap_or_else(Stopped::closed);
+            return self.answer_now(Answer::other(job.request.reply, Err(stopped.into())));
+        }
+        let next = Sequence(next_log.0);
+        let answer = ReadAnswer {
+            first: next,
+            next,
+            earliest: Sequence::FIRST,
+            sections: Vec::new(),
+            proven: true,
+            until: None,
+            over: !new,
+            end: false,
+            frontier: self.frontier(),
+            next_log,
+        };
+        // The log is not durable yet.
+        self.answer(Answer::other(job.request.reply, Ok(answer)));
     }
 
     /// An answer tells where the log begins, so it waits until the truncation to there is durable.
@@ -284,9 +403,9 @@ impl Shard {
     /// Everything planned is in memory: checks what was read, and answers.
     fn answer_read(&mut self, id: u64) {
         let log = self.reads.jobs[&id].request.log;
-        let Some(earliest) = self.catalog.log(log).map(|state| state.first) else {
+        if self.catalog.log(log).is_none() {
             return self.refuse_read(id, ReadError::Dropped);
-        };
+        }
         let job = self.reads.jobs.remove(&id).expect("it was planned");
         let segment = job.segment;
         let mut sections = Vec::with_capacity(job.planned.len());
@@ -312,7 +431,7 @@ impl Shard {
         // Good records before damaged ones are delivered first.
         if let Some(last) = sections.last() {
             let next = last.first.after(last.count.into());
-            let answer = ReadAnswer { first: job.first, next, earliest, sections };
+            let answer = self.read_answer(&job, job.first..next, sections);
             self.count_read(&job, &answer);
             return self.answer_read_of(log, Answer::other(job.request.reply, Ok(answer)));
         }

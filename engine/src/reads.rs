@@ -3,14 +3,15 @@
 //! ```text
 //! job --planned--> pieces --> queue (somebody waits) --> device
 //!  |                     '--> ahead (nobody does yet) -->  "     one at a time beside writes
-//!  '-- at the tail --> parked --> woken
+//!  '-- at the tail --> parked --> woken, or its wait is over
 //! ```
 //!
-//! Invariant: a segment with a queued or running read is counted in `users`.
+//! Invariants: a segment with a queued or running read is counted in `users`; a read has a deadline
+//! in `deadlines` only while it is parked, so that an idle shard is woken for nothing else.
 //!
 //! Not here: what a read does next (`read`), and where records stand (`seek`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -56,7 +57,17 @@ pub(crate) struct ReadJob {
     /// It waited for an index.
     pub(crate) missed_index: bool,
     pub(crate) search: Search,
+    pub(crate) bracket: Bracket,
+    /// No record before this one is at the transaction id or time that is asked for.
+    pub(crate) settled: Option<Sequence>,
+    /// When its wait is over, in microseconds of the monotonic clock; 0 if it does not wait.
+    pub(crate) until: u64,
+    /// See [`ReadAnswer::proven`](crate::request::ReadAnswer).
+    pub(crate) proven: bool,
 }
+
+/// A wait that never ends.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// What is known about the segment that holds a sequence: it is the last one in which the log began
 /// at or before it.
@@ -69,12 +80,33 @@ pub(crate) struct Search {
     pub(crate) before: Option<SegmentId>,
 }
 
+/// What is known about the last section of a log that begins before a transaction id or a time.
+#[derive(Default)]
+pub(crate) struct Bracket {
+    /// The last segment known in which one does, the last such section there, and where the log
+    /// ends there.
+    pub(crate) from: Option<(SegmentId, SectionRef, Sequence)>,
+    /// No section after this segment and before `before` was found.
+    pub(crate) above: Option<SegmentId>,
+    /// The first segment known in which the log has sections and none of them does, or behind which
+    /// it has none up to such a one; and where the log stood when it began.
+    pub(crate) before: Option<(SegmentId, Sequence)>,
+    /// Segments without records of the log, with records before and behind them.
+    pub(crate) empty: BTreeSet<SegmentId>,
+    /// The oldest segment, and when its first section was committed.
+    pub(crate) oldest: Option<(SegmentId, Option<u64>)>,
+}
+
 /// Reads of a shard.
 #[derive(Default)]
 pub(crate) struct Reads {
     pub(crate) jobs: FxHashMap<u64, ReadJob>,
     pub(crate) next_job: u64,
-    pub(crate) parked: FxHashMap<LogId, Vec<u64>>,
+    pub(crate) parked: FxHashMap<LogId, BTreeSet<u64>>,
+    /// When the waits of parked reads are over.
+    deadlines: BTreeSet<(u64, u64)>,
+    /// The time, as far as it is known.
+    pub(crate) now_us: u64,
     pub(crate) woken: Vec<u64>,
     pub(crate) loads: FxHashMap<SegmentId, Load>,
     queue: VecDeque<(Purpose, OpKind)>,
@@ -92,31 +124,68 @@ impl Reads {
         if !self.parked.is_empty()
             && let Some(jobs) = self.parked.remove(&log)
         {
+            for id in &jobs {
+                self.forget_deadline(*id);
+            }
             self.woken.extend(jobs);
         }
     }
 
     pub(crate) fn park(&mut self, log: LogId, job: u64) {
-        let parked = self.parked.entry(log).or_default();
+        let mut parked = self.parked.remove(&log).unwrap_or_default();
         // Reads whose client went away would pile up at a log where nothing happens. Looking for
         // them whenever the list has doubled costs little for each read.
         if parked.len().is_power_of_two() {
-            let jobs = &mut self.jobs;
             parked.retain(|id| {
-                let waits = jobs.get(id).is_some_and(|job| !job.request.reply.is_abandoned());
+                let job = self.jobs.get(id);
+                let waits = job.is_some_and(|job| !job.request.reply.is_abandoned());
                 if !waits {
-                    jobs.remove(id);
+                    self.forget_deadline(*id);
+                    self.jobs.remove(id);
                 }
                 waits
             });
         }
-        parked.push(job);
+        parked.insert(job);
+        self.parked.insert(log, parked);
+        let until = self.jobs[&job].until;
+        if until != NEVER {
+            self.deadlines.insert((until, job));
+        }
+    }
+
+    fn forget_deadline(&mut self, job: u64) {
+        if let Some(job_until) = self.jobs.get(&job).map(|job| job.until) {
+            self.deadlines.remove(&(job_until, job));
+        }
+    }
+
+    /// When the first wait of a parked read is over.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(until, _)| *until)
+    }
+
+    /// A parked read whose wait is over; it is parked no longer.
+    pub(crate) fn poll_deadline(&mut self) -> Option<u64> {
+        let (until, id) = *self.deadlines.first()?;
+        if until > self.now_us {
+            return None;
+        }
+        self.deadlines.pop_first();
+        let log = self.jobs[&id].request.log;
+        let parked = self.parked.get_mut(&log).expect("who has a deadline is parked");
+        assert!(parked.remove(&id), "who has a deadline is parked");
+        if parked.is_empty() {
+            self.parked.remove(&log);
+        }
+        Some(id)
     }
 
     /// The shard stopped: nothing comes any more for those who wait at a tail.
     pub(crate) fn stop(&mut self, stopped: &Stopped, answers: &mut VecDeque<Answer>) {
         let mut parked: Vec<u64> = self.parked.drain().flat_map(|(_, jobs)| jobs).collect();
         parked.sort_unstable();
+        self.deadlines.clear();
         for job in parked.into_iter().filter_map(|id| self.jobs.remove(&id)) {
             answers.push_back(Answer::other(job.request.reply, Err(stopped.clone().into())));
         }

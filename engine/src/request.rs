@@ -7,6 +7,7 @@
 //! Not here: what becomes of a request (`shard`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -126,6 +127,27 @@ pub struct LogInfo {
     pub options: Arc<LogOptions>,
 }
 
+impl LogInfo {
+    /// How many records are there.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.next.since(self.first)
+    }
+
+    /// Whether there is no record, never was or no more.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of its records a reader has not had whose next one is `position`. Records that were
+    /// truncated are no longer to be had, and do not count.
+    #[must_use]
+    pub fn lag(&self, position: Sequence) -> u64 {
+        self.next.get().saturating_sub(position.max(self.first).get())
+    }
+}
+
 /// What to do about a log that exists, or does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -148,19 +170,40 @@ pub enum At {
     Sequence(Sequence),
     /// The first record at this position or after it.
     Dlsn(Dlsn),
+    /// The first record with this transaction id or a higher one: the answer begins at it, or at
+    /// records before it in the same section, which the client leaves out.
+    TxId(TxId),
+    /// The first record committed at this time or later, microseconds since 1970.
+    Time(u64),
 }
+
+/// How long a read waits at the end of a log, instead of answering with no records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// So long from when the shard takes the request.
+    For(Duration),
+    /// Until this instant of the shard's monotonic clock, microseconds: that of an earlier answer.
+    Until(u64),
+    /// As long as it takes.
+    Forever,
+}
+
+/// Reads of this log wait for new logs: its sequences are their numbers, it has no records.
+pub const LOG_OF_LOGS: LogId = LogId(0);
 
 /// A request to read.
 #[derive(Debug)]
 pub struct ReadRequest {
-    /// The log.
+    /// The log, or [`LOG_OF_LOGS`].
     pub log: LogId,
     /// Where to begin.
     pub at: At,
     /// Bytes of records after which no further section is added.
     pub bytes_max: u32,
-    /// Whether to wait until there is a record, instead of answering with none.
-    pub wait: bool,
+    /// How long to wait until there is a record, instead of answering with none.
+    pub wait: Wait,
     /// Nobody waits for it yet: while records are written it stands back.
     pub ahead: bool,
     /// Told as soon as it is known where the answer will end, if the device has to be asked for
@@ -190,6 +233,19 @@ pub struct ReadAnswer {
     pub earliest: Sequence,
     /// The sections; the first may begin before `first`.
     pub sections: Vec<SectionBytes>,
+    /// No record before `first`, truncated ones included, is at the position asked for or after it.
+    /// Only for a transaction id that is not known where records are gone.
+    pub proven: bool,
+    /// When the wait is over, for [`Wait::Until`], if it was not [`Wait::Forever`].
+    pub until: Option<u64>,
+    /// The wait was over when this was answered.
+    pub over: bool,
+    /// There is no record, and none will ever come: the log is sealed.
+    pub end: bool,
+    /// If there is no record: all of the log that ever come stand at this position or after it.
+    pub frontier: Dlsn,
+    /// The number that the next log gets. Logs below it may not be durable, or never be.
+    pub next_log: LogId,
 }
 
 /// The bytes of one section and what they are.

@@ -1,15 +1,22 @@
 //! Where records stand: the segment, by its index, and the sequence at a position.
 //!
 //! ```text
-//! sequence -> halve the live segments: the last in which the log began at or before it
-//! Dlsn     -> its segment's index -> the section of that entry, or the first after it
+//! sequence   -> halve the live segments: the last in which the log began at or before it
+//! Dlsn       -> its segment's index -> the section of that entry, or the first after it
+//! txid, time -> halve the live segments that have the log, by its first section in each
+//!               -> the last section that begins before it: the first match is in it, or behind it
 //! ```
+//!
+//! What is missing behind damage is not skipped: a transaction id or time leads to a sequence that
+//! is known to stand before the first match, and from there sequences go on without a gap.
 //!
 //! Not here: loading an index (`load`), which the caller does and then asks again.
 
 use crate::error::Damaged;
+use crate::index::{LogSpan, SectionRef};
 use crate::position::{Dlsn, LogId, SegmentId, Sequence};
-use crate::reads::Search;
+use crate::reads::{Bracket, ReadJob, Search};
+use crate::request::At;
 use crate::shard::Shard;
 
 /// Where the records asked for stand.
@@ -22,7 +29,162 @@ pub(crate) enum Where {
     Missing(SegmentId),
 }
 
+/// Where the first record with a transaction id, or of a time, is to be looked for.
+pub(crate) enum Sought {
+    /// From this sequence on.
+    At(Sequence),
+    /// Records that are not durable yet decide.
+    Undecided,
+    /// The index of this segment has to be loaded first.
+    Load(SegmentId),
+    /// It may be among the records that are gone.
+    Truncated,
+}
+
+/// Whether a section begins before a position.
+fn begins_before(section: &SectionRef, at: At) -> bool {
+    match at {
+        At::TxId(txid) => section.first_txid < txid,
+        At::Time(time_us) => section.time_us < time_us,
+        _ => unreachable!("all other positions are found without it"),
+    }
+}
+
+/// The last section of a log in a segment that begins before a position.
+fn last_before(span: &LogSpan, at: At) -> Option<&SectionRef> {
+    let before = span.sections.partition_point(|section| begins_before(section, at));
+    before.checked_sub(1).map(|last| &span.sections[last])
+}
+
+impl Bracket {
+    /// What the index of one more segment tells.
+    fn narrow(&mut self, segment: SegmentId, span: Option<&LogSpan>, at: At) {
+        let Some(span) = span else {
+            // The log was created later.
+            self.above = Some(segment);
+            return;
+        };
+        let known_to = self.from.as_ref().map_or(Sequence::FIRST, |(_, _, end)| *end);
+        if let Some(last) = last_before(span, at) {
+            self.from = Some((segment, *last, span.end()));
+            self.above = Some(segment);
+        } else if !span.sections.is_empty() {
+            self.before = Some((segment, span.start));
+        } else if span.start <= known_to {
+            self.above = Some(segment);
+        } else if self.before.is_some_and(|(_, start)| start <= span.start) {
+            self.before = Some((segment, span.start));
+        } else {
+            self.empty.insert(segment);
+        }
+    }
+}
+
 impl Shard {
+    /// Where to look for the first record at a transaction id or time. What was found out on the
+    /// way stays with the read, as with [`find`](Self::find).
+    pub(crate) fn sought(&mut self, id: u64, log: LogId, at: At) -> Sought {
+        let state = self.catalog.log(log).expect("the caller found it");
+        let (first, next, durable) = (state.first, state.next, state.durable_next);
+        let last_txid = state.last_txid;
+        let settled = self.reads.jobs[&id].settled;
+        if let Some(settled) = settled.filter(|settled| *settled >= first) {
+            return Sought::At(settled);
+        }
+        let last = match self.last_before(id, log, at) {
+            Ok(last) => last,
+            Err(segment) => return Sought::Load(segment),
+        };
+        let undecided = |job: &mut ReadJob| {
+            job.proven = false;
+            Sought::Undecided
+        };
+        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        let (sequence, proven) = match (at, last) {
+            // Some that are truncated are still on their way.
+            (At::Time(_), _) if first > durable => return undecided(job),
+            // All of a section is of one time.
+            (At::Time(_), Some(last)) if last.end() < first => return Sought::Truncated,
+            (At::Time(_), Some(last)) => (last.end(), true),
+            (_, Some(last)) if last.first >= first => (last.first, true),
+            (_, None) if first == Sequence::FIRST => (first, true),
+            (At::Time(time_us), None) => match self.begins_later(id, first, time_us) {
+                Ok(true) => (first, true),
+                Ok(false) => return Sought::Truncated,
+                Err(segment) => return Sought::Load(segment),
+            },
+            // Whether it is the first match depends on records that are gone. None of the log
+            // matches if its last one does not.
+            (At::TxId(txid), _) if first >= durable => match last_txid < txid {
+                true => (first, true),
+                false if next == durable => return Sought::Truncated,
+                false => return undecided(job),
+            },
+            _ => (first, false),
+        };
+        self.reads.jobs.get_mut(&id).expect("it is being advanced").proven = proven;
+        Sought::At(sequence)
+    }
+
+    /// Whether all truncated records were committed before a time, although no live segment has
+    /// records of the log from then: they stood before the oldest segment, which began before it.
+    fn begins_later(&mut self, id: u64, first: Sequence, at_us: u64) -> Result<bool, SegmentId> {
+        let log = self.reads.jobs[&id].request.log;
+        let bracket = &self.reads.jobs[&id].bracket;
+        let newest = self.newest().and_then(|_| self.index.log(log)).map(|span| span.start);
+        let known_from = bracket.before.map(|(_, start)| start).or(newest);
+        if known_from.is_some_and(|start| start < first) {
+            return Ok(false);
+        }
+        let oldest = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment);
+        let began_us = match (oldest, bracket.oldest) {
+            (None, _) => self.index.first_time_us(),
+            (Some(oldest), Some((known, began_us))) if oldest == known => began_us,
+            (Some(oldest), _) => {
+                let began_us = self.cache.get(oldest).ok_or(oldest)?.first_time_us();
+                let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+                job.bracket.oldest = Some((oldest, began_us));
+                began_us
+            }
+        };
+        Ok(began_us.is_some_and(|began_us| began_us < at_us))
+    }
+
+    /// The last section that begins before a transaction id or time.
+    fn last_before(
+        &mut self,
+        id: u64,
+        log: LogId,
+        at: At,
+    ) -> Result<Option<SectionRef>, SegmentId> {
+        let newest = self.newest().and_then(|_| self.index.log(log));
+        if let Some(last) = newest.and_then(|span| last_before(span, at)) {
+            return Ok(Some(*last));
+        }
+        let newest_start = newest.map(|span| span.start);
+        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        let bracket = &mut job.bracket;
+        loop {
+            let known_to = bracket.from.as_ref().map(|(_, _, end)| *end);
+            let start = bracket.before.map(|(_, start)| start).or(newest_start);
+            if start.is_some() && start == known_to.or(Some(Sequence::FIRST)) {
+                // Nothing is between them.
+                return Ok(bracket.from.map(|(_, last, _)| last));
+            }
+            let live = self.catalog.segments().filter(|s| !s.freed).map(|s| s.segment);
+            let between: Vec<_> = live
+                .filter(|s| bracket.above.is_none_or(|above| above < *s))
+                .filter(|s| bracket.before.is_none_or(|(before, _)| *s < before))
+                .filter(|s| !bracket.empty.contains(s))
+                .collect();
+            let Some(&middle) = between.get(between.len() / 2) else {
+                return Ok(bracket.from.map(|(_, last, _)| last));
+            };
+            let index = self.cache.get(middle).ok_or(middle)?;
+            bracket.narrow(middle, index.log(log), at);
+        }
+    }
+
     /// The segment that holds a durable record of a log. What was found out on the way stays with
     /// the read, so each index that it waits for is progress, however few of them fit into memory.
     pub(crate) fn find(&mut self, id: u64, log: LogId, sequence: Sequence) -> Where {

@@ -21,7 +21,9 @@ use crate::io::Now;
 use crate::limits::record_size_max;
 use crate::position::{LogId, Sequence, TxId};
 use crate::reply::Reply;
-use crate::request::{Answer, Appended, LogInfo, NewRecord, OpenMode, Part, Request, StagedRecord};
+use crate::request::{
+    Answer, Appended, LOG_OF_LOGS, LogInfo, NewRecord, OpenMode, Part, Request, StagedRecord,
+};
 use crate::settings::check_options;
 use crate::shard::Shard;
 use crate::stage::Need;
@@ -62,7 +64,7 @@ impl Shard {
             }
             Request::AppendBatch { parts, reply } => self.append_batch(parts, reply, now),
             Request::Read(read) => {
-                self.read(read);
+                self.read(read, now);
                 None
             }
             Request::Commit(commit) => self.commit(commit, now),
@@ -122,9 +124,9 @@ impl Shard {
     }
 
     /// A stopped shard still reads what is durable; everything else is refused.
-    fn refuse(&mut self, request: Request, stopped: Stopped, _now: Now) -> Option<Request> {
+    fn refuse(&mut self, request: Request, stopped: Stopped, now: Now) -> Option<Request> {
         match request {
-            Request::Read(read) => self.read(read),
+            Request::Read(read) => self.read(read, now),
             Request::Append { reply, .. } => {
                 let error = stopped.into();
                 self.metrics.append_refused(&error);
@@ -435,6 +437,8 @@ impl Shard {
                 for control in std::iter::once(&created).chain(&set) {
                     self.stage(control);
                 }
+                self.reads.wake(LOG_OF_LOGS);
+                self.advance_woken();
                 Ok(Some(self.log_info(log).expect("it was just created")))
             }
             Admit::Hold => Ok(None),

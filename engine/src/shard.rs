@@ -291,10 +291,8 @@ impl Shard {
             .spares
             .retry_at()
             .filter(|_| waits_for_space || self.journal.percent_used() >= SOON_PERCENT);
-        match (self.idle_at(), space) {
-            (Some(idle), Some(space)) => Some(idle.min(space)),
-            (idle, space) => idle.or(space),
-        }
+        let due = [self.idle_at(), space, self.reads.next_deadline()];
+        due.into_iter().flatten().min()
     }
 
     /// When the shard has been idle long enough for a watermark that covers everything.
@@ -315,6 +313,7 @@ impl Shard {
                 self.metrics.held_no_more();
             }
         }
+        self.end_waits(now);
         let (purpose, kind) = self.next_work(now)?;
         let id = OpId(self.next_op);
         self.next_op = self.next_op.wrapping_add(1);

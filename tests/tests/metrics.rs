@@ -11,7 +11,7 @@ use oncelog::io::{Completion, Now, Op, OpKind};
 use oncelog::limits::NO_SPACE_RETRY_US;
 use oncelog::metrics::{AppendRefusal, CommitRefusal, ReadRefusal, Value};
 use oncelog::reply::{Pending, pair};
-use oncelog::request::{Appended, At, NewRecord, OpenMode, ReadAnswer, ReadRequest, Request};
+use oncelog::request::{Appended, At, NewRecord, OpenMode, ReadAnswer, ReadRequest, Request, Wait};
 use oncelog::shard::{Shard, ShardConfig};
 use oncelog::{
     AppendError, Commit, Engine, EngineMetrics, From, LogId, Options, ReadError, Sequence, ShardId,
@@ -258,7 +258,7 @@ impl World {
 
     fn read(&mut self, log: LogId, wait: bool) -> Pending<ReadAnswer, ReadError> {
         let (reply, pending) = pair();
-        let at = if wait { At::Latest } else { At::Earliest };
+        let (at, wait) = if wait { (At::Latest, Wait::Forever) } else { (At::Earliest, Wait::No) };
         let (bytes_max, ahead, planned) = (1, false, None);
         let read = ReadRequest { log, at, bytes_max, wait, ahead, planned, reply };
         self.shard.handle_request(Request::Read(read), self.now);

@@ -11,7 +11,9 @@ use oncelog::change::Author;
 use oncelog::io::{Completion, Now, Op, OpKind, SpareId};
 use oncelog::limits::{READ_PIECE_BESIDE_WRITES, WRITING_US};
 use oncelog::reply::{Pending, pair};
-use oncelog::request::{Appended, At, NewRecord, OpenMode, Part, ReadAnswer, ReadRequest, Request};
+use oncelog::request::{
+    Appended, At, NewRecord, OpenMode, Part, ReadAnswer, ReadRequest, Request, Wait,
+};
 use oncelog::shard::{Shard, ShardConfig};
 use oncelog::{AppendError, LogId, ReadError, SegmentId, Sequence, ShardId};
 use oncelog_tests::sim::asking::take;
@@ -129,7 +131,7 @@ impl World {
     fn read(&mut self, log: LogId, from: u64, bytes_max: u32, ahead: bool) -> Read {
         let (reply, pending) = pair();
         let at = At::Sequence(Sequence::new(from));
-        let read = ReadRequest { log, at, bytes_max, wait: false, ahead, planned: None, reply };
+        let read = ReadRequest { log, at, bytes_max, wait: Wait::No, ahead, planned: None, reply };
         self.shard.handle_request(Request::Read(read), self.now);
         pending
     }

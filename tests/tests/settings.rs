@@ -16,11 +16,8 @@ fn open(dir: &Path) -> Engine {
 
 fn payloads(log: &Log) -> Vec<Vec<u8>> {
     let mut reader = log.reader(From::Earliest);
-    let mut all = Vec::new();
-    while let Some(records) = reader.try_next().wait().unwrap() {
-        all.extend(records.map(|record| record.payload.to_vec()));
-    }
-    all
+    let records = reader.iter_blocking().until_end();
+    records.map(|record| record.unwrap().payload.to_vec()).collect()
 }
 
 #[test]

@@ -50,7 +50,18 @@ const LAYERS: &[&[&str]] = &[
         "shard",
     ],
     &["request", "change"],
-    &["log", "writer", "reader", "processor", "options", "engine"],
+    &[
+        "fetch",
+        "stream",
+        "reader",
+        "bytes_io",
+        "merged",
+        "log",
+        "writer",
+        "processor",
+        "options",
+        "engine",
+    ],
 ];
 
 fn root() -> PathBuf {

@@ -138,6 +138,9 @@ impl ReadRefusal {
             ReadError::Damaged { .. } => Self::Damaged,
             ReadError::Io { .. } => Self::Io,
             ReadError::Stopped(_) => Self::Stopped,
+            ReadError::End { .. } | ReadError::Gap { .. } => {
+                unreachable!("a reader finds this out from an answer")
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use oncelog::change::Author;
 use oncelog::error::{Damaged, OpenError, ProcessorError, ReadError};
-use oncelog::request::{At, NewRecord, OpenMode, ReadRequest, Request};
+use oncelog::request::{At, NewRecord, OpenMode, ReadRequest, Request, Wait};
 use oncelog::{LogId, SegmentId, Sequence};
 
 use crate::flip::disk::{Flat, FlatFile, Flip, Image};
@@ -228,7 +228,7 @@ impl<'a> Checker<'a> {
         next: u64,
     ) -> Result<Result<oncelog::request::ReadAnswer, ReadError>, String> {
         let at = At::Sequence(Sequence::new(next));
-        let (id, bytes_max, wait) = (self.ids[log], 1 << 20, false);
+        let (id, bytes_max, wait) = (self.ids[log], 1 << 20, Wait::No);
         let answer = flat.ask(|reply| {
             Request::Read(ReadRequest {
                 log: id,
@@ -328,7 +328,7 @@ impl<'a> Checker<'a> {
         let appended =
             flat.ask(|reply| Request::Append { log, author: Author::Anyone, record, reply });
         appended.map_err(|error| error.to_string())?;
-        let (at, bytes_max, wait) = (At::Earliest, 1 << 20, false);
+        let (at, bytes_max, wait) = (At::Earliest, 1 << 20, Wait::No);
         let read = flat.ask(|reply| {
             Request::Read(ReadRequest {
                 log,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use oncelog::change::{Author, Change, WriterAppend, WriterGrant, WriterInfo};
 use oncelog::io::{Completion, Found, Now, Op, OpKind, Side};
 use oncelog::reply::{Pending, Reply, pair};
-use oncelog::request::{At, LogInfo, NewRecord, ReadRequest, Request};
+use oncelog::request::{At, LogInfo, NewRecord, ReadRequest, Request, Wait};
 use oncelog::shard::{Shard, ShardConfig};
 use oncelog::{Epoch, LogId, LogOptions, SegmentId, ShardId, Stopped};
 
@@ -138,7 +138,7 @@ impl Doctored {
     }
 
     fn read(&mut self, info: &LogInfo) {
-        let (log, bytes_max, wait) = (info.id, 1 << 16, false);
+        let (log, bytes_max, wait) = (info.id, 1 << 16, Wait::No);
         for at in [At::Earliest, At::Latest, At::Sequence(info.first)] {
             let _ = self.ask(|reply| {
                 Request::Read(ReadRequest {

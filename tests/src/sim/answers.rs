@@ -8,6 +8,7 @@
 //! Not here: what stands after opening (`audit`).
 
 use oncelog::error::ReadError;
+use oncelog::request::{At, Wait};
 
 use crate::sim::asking::take;
 use crate::sim::clients::Owner;
@@ -117,9 +118,16 @@ impl World {
             let Some(answer) = take(&mut read.pending) else { return true };
             let state = &self.bases[0];
             let checked = match &answer {
-                Ok(answer) => read.check(answer, state).map(|count| {
-                    self.coverage.counts.records_read += count as u64;
-                }),
+                Ok(answer) => {
+                    let checked = read.check(answer, state, &mut self.times, self.now.mono_us);
+                    checked.map(|count| {
+                        let counts = &mut self.coverage.counts;
+                        counts.records_read += count as u64;
+                        counts.waits_over += u64::from(count == 0 && read.wait != Wait::No);
+                        let by_key = matches!(read.at, At::TxId(_) | At::Time(_));
+                        counts.sought += u64::from(count > 0 && by_key);
+                    })
+                }
                 Err(ReadError::Stopped(_)) => Ok(()),
                 Err(ReadError::Damaged { log, damage }) if *log == read.log => {
                     self.records_damaged(*log, read.at, damage)
@@ -142,13 +150,8 @@ impl World {
     pub(crate) fn check_parked(&self) {
         for read in &self.reads {
             let log = self.bases[0].logs.get(&read.log);
-            let next = log.unwrap_or_else(|| panic!("a read of a dropped log waits")).next();
-            let at_tail = match read.at {
-                oncelog::request::At::Sequence(sequence) => sequence.get() >= next,
-                oncelog::request::At::Latest => read.acked <= next,
-                oncelog::request::At::Earliest => log.is_some_and(|log| log.first == next),
-                oncelog::request::At::Dlsn(_) => true,
-            };
+            let log = log.unwrap_or_else(|| panic!("a read of a dropped log waits"));
+            let (next, at_tail) = (log.next(), read.may_wait(log, &self.times, self.now.mono_us));
             assert!(
                 at_tail,
                 "a read of log {} at {:?} waits, the end is {next}",

@@ -12,7 +12,7 @@
 use oncelog::Sequence;
 use oncelog::error::ReadError;
 use oncelog::reply::pair;
-use oncelog::request::{At, OpenMode, ReadRequest, Request};
+use oncelog::request::{At, OpenMode, ReadRequest, Request, Wait};
 
 use crate::sim::asking::{request_of, take};
 use crate::sim::clients::Owner;
@@ -126,7 +126,7 @@ impl World {
         while next < end {
             let (reply, mut pending) = pair();
             let bytes_max = [1, 4_000, 1 << 20][self.rng.index(3)];
-            let (log, wait) = (info.id, false);
+            let (log, wait) = (info.id, Wait::No);
             self.make(Request::Read(ReadRequest {
                 log,
                 at,

@@ -6,10 +6,12 @@
 //!
 //! Not here: whether answers are right (`world`).
 
+use std::time::Duration;
+
 use oncelog::limits::SNAPSHOT_PART_SIZE;
 use oncelog::reply::pair;
-use oncelog::request::{At, OpenMode, ReadRequest, Request};
-use oncelog::{Dlsn, Epoch, LogId, ReaderId, Sequence};
+use oncelog::request::{At, OpenMode, ReadRequest, Request, Wait};
+use oncelog::{Dlsn, Epoch, LogId, ReaderId, Sequence, TxId};
 
 use crate::rng::Rng;
 use crate::sim::model::{Blob, Commit, Effect, NewRecord, Restored, State};
@@ -254,16 +256,25 @@ impl World {
         let Some(log) = state.logs.get(&id).or_else(|| state.dropped.get(&id)) else { return };
         let (next, first) = (log.next(), log.first);
         let known = self.rng.pick(&log.records).and_then(|record| record.dlsn);
-        let at = match self.rng.below(6) {
+        let txid = self.rng.pick(&log.records).map_or(0, |record| record.txid);
+        let time_us = self.times.any(&mut self.rng).unwrap_or(self.now.wall_us);
+        let at = match self.rng.below(8) {
             0 => At::Earliest,
             1 => At::Latest,
-            2 => At::Dlsn(known.unwrap_or(Dlsn::new(oncelog::SegmentId::new(1), 0, 0))),
+            2 => At::TxId(TxId::new(txid + self.rng.below(2))),
+            3 => At::Time(time_us + self.rng.below(2)),
+            4 => At::Dlsn(known.unwrap_or(Dlsn::new(oncelog::SegmentId::new(1), 0, 0))),
             _ => At::Sequence(Sequence::new(self.rng.between(first.min(next), next + 1))),
         };
-        let wait = self.rng.one_in(3);
+        let wait = match self.rng.below(6) {
+            0 => Wait::Forever,
+            1 => Wait::For(Duration::from_micros(self.rng.below(100_000))),
+            2 => Wait::Until(self.now.mono_us + self.rng.below(1_000)),
+            _ => Wait::No,
+        };
         let bytes_max = [1, 10_000, 1 << 20][self.rng.index(3)];
         let (reply, pending) = pair();
-        self.note(|_| format!("read {id} {at:?} wait {wait}"));
+        self.note(|_| format!("read {id} {at:?} wait {wait:?}"));
         let ahead = self.rng.one_in(2);
         let read = ReadRequest { log: id, at, bytes_max, wait, ahead, planned: None, reply };
         let request = Request::Read(read);
@@ -273,7 +284,8 @@ impl World {
             // The client goes away.
             return drop(pending);
         }
-        self.reads.push(Reading { log: id, at, wait, acked: next, first, pending });
+        let asked_us = now.mono_us;
+        self.reads.push(Reading { log: id, at, wait, asked_us, acked: next, first, pending });
     }
 
     fn open_processor(&mut self) {

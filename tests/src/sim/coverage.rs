@@ -77,6 +77,10 @@ counters! {
         batches,
         /// Records read and compared.
         records_read,
+        /// Of these reads, those that began at a transaction id or a time.
+        sought,
+        /// Reads whose wait was over before there was a record.
+        waits_over,
         /// Commits that happened.
         commits,
         /// Of them, those with outputs.

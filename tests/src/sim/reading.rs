@@ -2,13 +2,16 @@
 //!
 //! Not here: when reads are made (`clients`).
 
+use std::collections::BTreeMap;
+
 use oncelog::error::ReadError;
 use oncelog::format::record::take_record;
 use oncelog::reply::Pending;
-use oncelog::request::{At, ReadAnswer};
-use oncelog::{Dlsn, LogId};
+use oncelog::request::{At, ReadAnswer, Wait};
+use oncelog::{Dlsn, LogId, SegmentId};
 
-use crate::sim::model::{Record, State};
+use crate::rng::Rng;
+use crate::sim::model::{Log, Record, State};
 use crate::sim::payload::is_payload;
 
 /// A read under way.
@@ -18,14 +21,52 @@ pub struct Reading {
     pub log: LogId,
     /// Where it begins.
     pub at: At,
-    /// Whether it waits for a record.
-    pub wait: bool,
+    /// How long it waits for a record.
+    pub wait: Wait,
+    /// When it was asked for, microseconds of the monotonic clock.
+    pub asked_us: u64,
     /// How many records of the log were acknowledged when it was asked for.
     pub acked: u64,
     /// The log's first record then, as far as was acknowledged.
     pub first: u64,
     /// The answer.
     pub pending: Pending<ReadAnswer, ReadError>,
+}
+
+/// When entries were committed, as far as that was read.
+#[derive(Debug, Default)]
+pub struct Times(BTreeMap<(SegmentId, u32), u64>);
+
+impl Times {
+    /// Learns the times of an answer.
+    ///
+    /// # Errors
+    /// They do not fit what was known.
+    pub fn learn(&mut self, answer: &ReadAnswer) -> Result<(), String> {
+        for section in &answer.sections {
+            let (entry, time_us) = ((section.segment, section.entry), section.time_us);
+            let before = self.0.range(..=entry).next_back().is_none_or(|known| *known.1 <= time_us);
+            let behind = self.0.range(entry..).next().is_none_or(|known| time_us <= *known.1);
+            if !before || !behind {
+                return Err(format!("{entry:?} was not committed at {time_us}"));
+            }
+            self.0.insert(entry, time_us);
+        }
+        Ok(())
+    }
+
+    /// Any of them.
+    pub fn any(&self, rng: &mut Rng) -> Option<u64> {
+        let skip = rng.index(self.0.len().max(1));
+        self.0.values().nth(skip).copied()
+    }
+
+    /// Whether the record at a place is known to be from `time_us` or later.
+    fn is_from(&self, dlsn: Option<Dlsn>, time_us: u64) -> bool {
+        let Some(dlsn) = dlsn else { return false };
+        let before = self.0.range(..=(dlsn.segment(), dlsn.entry())).next_back();
+        before.is_some_and(|known| *known.1 >= time_us)
+    }
 }
 
 /// A record as it was read.
@@ -98,7 +139,14 @@ impl Reading {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn check(&self, answer: &ReadAnswer, state: &State) -> Result<usize, String> {
+    pub fn check(
+        &self,
+        answer: &ReadAnswer,
+        state: &State,
+        times: &mut Times,
+        now_us: u64,
+    ) -> Result<usize, String> {
+        times.learn(answer)?;
         let log = state.logs.get(&self.log).or_else(|| state.dropped.get(&self.log));
         let log = log.ok_or("records of a log that never was")?;
         let records = records_of(answer)?;
@@ -112,27 +160,71 @@ impl Reading {
         {
             return Err("the first section does not hold the first record".to_owned());
         }
-        let right_place = match self.at {
-            At::Earliest => self.first <= begin && begin <= log.first.max(self.first),
-            At::Latest => self.acked <= begin,
-            At::Sequence(sequence) => sequence == answer.first,
-            At::Dlsn(dlsn) => {
-                let before = begin.checked_sub(1).and_then(|at| usize::try_from(at).ok());
-                let before = before.and_then(|at| log.records.get(at)?.dlsn);
-                let here = usize::try_from(begin).ok().and_then(|at| log.records.get(at)?.dlsn);
-                before.is_none_or(|before| before < dlsn) && here.is_none_or(|here| here >= dlsn)
-            }
-        };
-        if !right_place {
-            return Err(format!("the answer begins at {begin}"));
+        if !self.begins_right(answer, log, times) {
+            return Err(format!("the answer begins at {begin}, proven: {}", answer.proven));
         }
-        if records.is_empty() && self.wait {
+        if records.is_empty() && self.until().is_none_or(|until| now_us < until) {
             return Err("a read that waits was answered without records".to_owned());
         }
         if records.is_empty() && begin < self.acked {
             return Err(format!("record {begin} was acknowledged but is not seen"));
         }
         Ok(records.len())
+    }
+
+    /// When its wait is over, if ever.
+    #[must_use]
+    pub fn until(&self) -> Option<u64> {
+        match self.wait {
+            Wait::No => Some(0),
+            Wait::For(wait) => Some(self.asked_us + u64::try_from(wait.as_micros()).ok()?),
+            Wait::Until(until) => Some(until),
+            Wait::Forever => None,
+        }
+    }
+
+    fn begins_right(&self, answer: &ReadAnswer, log: &Log, times: &Times) -> bool {
+        let begin = answer.first.get();
+        let record = |at: u64| usize::try_from(at).ok().and_then(|at| log.records.get(at));
+        let before = begin.checked_sub(1).and_then(record);
+        match self.at {
+            At::Earliest => self.first <= begin && begin <= log.first.max(self.first),
+            At::Latest => self.acked <= begin,
+            At::Sequence(sequence) => sequence == answer.first,
+            At::Dlsn(dlsn) => {
+                let before = before.and_then(|record| record.dlsn);
+                let here = record(begin).and_then(|record| record.dlsn);
+                before.is_none_or(|before| before < dlsn) && here.is_none_or(|here| here >= dlsn)
+            }
+            At::TxId(txid) if answer.proven => before.is_none_or(|r| r.txid < txid.get()),
+            // Truncated records decide that were not durable then.
+            At::TxId(_) | At::Time(_) if !answer.proven && answer.sections.is_empty() => true,
+            // All before it is gone.
+            At::TxId(_) => self.first.max(1) <= begin && begin <= log.first,
+            At::Time(time_us) => {
+                let first = answer.sections.first();
+                let begins_at_match = first.is_none_or(|section| section.time_us >= time_us);
+                let is_from = before.is_some_and(|before| times.is_from(before.dlsn, time_us));
+                // Beyond the end it waited for whatever came.
+                answer.proven && !is_from && (begins_at_match || self.acked <= begin)
+            }
+        }
+    }
+
+    /// Whether it is right that it still waits, at rest.
+    #[must_use]
+    pub fn may_wait(&self, log: &Log, times: &Times, now_us: u64) -> bool {
+        let at_tail = match self.at {
+            At::Sequence(sequence) => sequence.get() >= log.next(),
+            At::Latest => self.acked <= log.next(),
+            At::Earliest => log.first == log.next(),
+            At::Dlsn(_) => true,
+            At::TxId(txid) => log.records.last().is_none_or(|record| record.txid < txid.get()),
+            At::Time(time_us) => {
+                log.records.last().is_none_or(|record| !times.is_from(record.dlsn, time_us))
+            }
+        };
+        at_tail && self.until().is_none_or(|until| now_us < until)
     }
 
     /// Whether a refusal is right.
@@ -147,7 +239,13 @@ impl Reading {
                 let truncated = log.or_else(|| state.dropped.get(&self.log)).map_or(0, |l| l.first);
                 let below = match self.at {
                     At::Sequence(sequence) => sequence < *first,
-                    At::Dlsn(_) | At::Latest => true,
+                    At::Dlsn(_) | At::Latest | At::Time(_) => true,
+                    // The last one that is gone is not below it.
+                    At::TxId(txid) => log.is_none_or(|log| {
+                        let last =
+                            first.get().checked_sub(1).and_then(|at| usize::try_from(at).ok());
+                        last.is_some_and(|last| log.records[last].txid >= txid.get())
+                    }),
                     At::Earliest => false,
                 };
                 if below && first.get() <= truncated {

@@ -4,7 +4,7 @@
 
 use oncelog::limits::NO_SPACE_RETRY_US;
 use oncelog::reply::pair;
-use oncelog::request::{At, OpenMode, ReadRequest, Request};
+use oncelog::request::{At, OpenMode, ReadRequest, Request, Wait};
 
 use crate::sim::model::{Commit, Effect, NewRecord};
 use crate::sim::reading::Reading;
@@ -74,7 +74,7 @@ impl World {
         let log = self.bases[0].log_named(LOG).expect("it was created");
         let (acked, first) = (self.bases[0].logs[&log].next(), self.bases[0].logs[&log].first);
         let (reply, pending) = pair();
-        let (at, wait, bytes_max) = (At::Earliest, false, 1 << 20);
+        let (at, wait, bytes_max) = (At::Earliest, Wait::No, 1 << 20);
         let read = self.coverage.counts.records_read;
         let request = Request::Read(ReadRequest {
             log,
@@ -87,7 +87,8 @@ impl World {
         });
         let now = self.now;
         self.shard.as_mut().expect("a process runs").handle_request(request, now);
-        self.reads.push(Reading { log, at, wait, acked, first, pending });
+        let asked_us = now.mono_us;
+        self.reads.push(Reading { log, at, wait, asked_us, acked, first, pending });
         self.drain();
         assert!(self.coverage.counts.records_read > read, "reads go on");
     }

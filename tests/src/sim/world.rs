@@ -30,7 +30,7 @@ use crate::sim::coverage::Coverage;
 use crate::sim::disk::SimDisk;
 use crate::sim::faults::Faults;
 use crate::sim::model::{Effect, Outcome, State};
-use crate::sim::reading::Reading;
+use crate::sim::reading::{Reading, Times};
 use crate::sim::weather::Weather;
 
 /// Identity of every world's engine.
@@ -68,6 +68,8 @@ pub struct World {
     /// Processors whose epoch is durable but whose state is still being read.
     pub(crate) owning: Vec<(Waiting, Outcome)>,
     pub(crate) reads: Vec<Reading>,
+    /// When entries were committed, as far as it was read.
+    pub(crate) times: Times,
     pub(crate) clients: Clients,
     pub(crate) config: ShardConfig,
     /// Bytes of indexes that a process keeps, if not as many as an engine does.
@@ -115,6 +117,7 @@ impl World {
             asked: VecDeque::new(),
             owning: Vec::new(),
             reads: Vec::new(),
+            times: Times::default(),
             config,
             index_cache_size: None,
             pace_us: 300,
@@ -315,7 +318,7 @@ impl World {
             self.pump();
             let waits = !self.asked.iter().all(|asked| asked.answer.is_some())
                 || !self.owning.is_empty()
-                || self.reads.iter().any(|read| !read.wait);
+                || self.reads.iter().any(|read| read.until().is_some());
             if self.disk.under_way() > 0 {
                 self.complete_one();
             } else if !waits {
@@ -339,7 +342,7 @@ impl World {
     fn waits(&self) -> String {
         let asked = self.asked.iter().filter(|asked| asked.answer.is_none());
         let asked: Vec<_> = asked.map(|asked| &asked.effect).collect();
-        let reads: Vec<_> = self.reads.iter().filter(|read| !read.wait).collect();
+        let reads: Vec<_> = self.reads.iter().filter(|read| read.until().is_some()).collect();
         format!("{asked:?} {reads:?} {:?}", self.owning)
     }
 

@@ -14,7 +14,7 @@ use oncelog::format::control::SourcePosition;
 use oncelog::format::record::take_record;
 use oncelog::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 use oncelog::request::{
-    At, CommitRequest, NewRecord, NewState, OpenMode, Part, ReadRequest, Request, Restored,
+    At, CommitRequest, NewRecord, NewState, OpenMode, Part, ReadRequest, Request, Restored, Wait,
 };
 
 use crate::disk::{Disk, World};
@@ -211,7 +211,7 @@ fn expected(records: &[(u64, u64, &str)]) -> Vec<Record> {
 pub(crate) fn read(world: &mut World, log: LogId) -> Vec<Record> {
     let (mut at, mut records) = (At::Earliest, Vec::new());
     loop {
-        let (bytes_max, wait) = (1 << 20, false);
+        let (bytes_max, wait) = (1 << 20, Wait::No);
         let answer = world.run(|reply| {
             Request::Read(ReadRequest {
                 log,
