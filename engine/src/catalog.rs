@@ -152,6 +152,12 @@ impl Catalog {
         self.log_names.iter().map(|(name, log)| (name.as_str(), *log))
     }
 
+    /// Logs that only this owner may append to.
+    pub fn owned_by(&self, epoch: Epoch) -> impl Iterator<Item = LogId> {
+        let owned = self.log_names.values().filter(move |log| self.logs[log].owner == epoch);
+        owned.copied()
+    }
+
     /// Logs whose name begins with `prefix` and comes behind `after`, sorted.
     pub fn logs_named<'a>(
         &'a self,
@@ -505,6 +511,9 @@ impl Catalog {
             return Err("an epoch is used twice");
         }
         counted(&[epoch.0])?;
+        if sources.iter().any(|source| !self.logs.contains_key(&source.log)) {
+            return Err("a processor reads a log that is not there");
+        }
         if let Some(state) = self.readers.get_mut(&reader) {
             self.manifest_size -= Control::ManifestReader(state.stored.clone()).size();
             state.stored.epoch = epoch;

@@ -165,8 +165,16 @@ impl Fetch {
 
     /// Takes what is wanted from an answer.
     fn take(&mut self, asked: &Asked, mut answer: ReadAnswer) -> Result<Fetched, ReadError> {
-        self.unpack(&mut answer.sections)?;
+        if let Some((bad, error)) = self.unpack(&mut answer.sections) {
+            // Good records before damaged ones are delivered first.
+            let Some(last) = bad.checked_sub(1) else { return Err(error) };
+            answer.sections.truncate(bad);
+            answer.next = answer.sections[last].first.after(answer.sections[last].count.into());
+        }
         let ReadAnswer { first, next, earliest, proven, until, over, end, .. } = answer;
+        if end {
+            return Err(ReadError::End { next });
+        }
         let ReadAnswer { frontier, next_log, .. } = answer;
         let is_empty = answer.sections.is_empty();
         let mut records = Records::new(self.log.id(), asked.at, answer)?;
@@ -193,9 +201,6 @@ impl Fetch {
             // The answer ended before damage, or was none.
             self.asked.clear();
         }
-        if end {
-            return Err(ReadError::End { next });
-        }
         if asked.wait == self.wait
             && let (Wait::For(_), Some(until)) = (self.wait, until)
         {
@@ -213,29 +218,30 @@ impl Fetch {
         Ok(Fetched { records, until, over, frontier, next_log })
     }
 
-    /// Compressed records are made what they were, in the client's thread.
-    fn unpack(&self, sections: &mut [SectionBytes]) -> Result<(), ReadError> {
-        for section in sections.iter_mut().filter(|section| section.codec != Codec::None) {
+    /// Compressed records are made what they were, in the client's thread; the first section that
+    /// is not what its row says, if there is one.
+    fn unpack(&self, sections: &mut [SectionBytes]) -> Option<(usize, ReadError)> {
+        for (index, section) in sections.iter_mut().enumerate() {
+            if section.codec == Codec::None {
+                continue;
+            }
             let raw = section.codec.unpack(&section.bytes, section.raw_len);
             let Some(raw) = raw.filter(|raw| is_whole(raw, section.count)) else {
                 let log = self.log.id();
                 let dlsn = Dlsn::new(section.segment, section.entry, 0);
+                let records = records_from(log, section.first, dlsn);
                 let damage = Damaged {
                     shard: self.log.shard(),
                     segment: section.segment,
                     offset: 0,
                     what: "a compressed section is not what its row says",
-                    at_risk: format!(
-                        "{} {}",
-                        section.count,
-                        records_from(log, section.first, dlsn)
-                    ),
+                    at_risk: format!("{} {records}", section.count),
                 };
-                return Err(ReadError::Damaged { log, damage });
+                return Some((index, ReadError::Damaged { log, damage }));
             };
             (section.bytes, section.codec) = (raw, Codec::None);
         }
-        Ok(())
+        None
     }
 
     fn ask(&mut self, at: At, wait: Wait, ahead: bool) {

@@ -60,7 +60,8 @@ impl Shard {
         };
         self.catalog.readers().map(move |(_, state)| {
             let sources = state.stored.sources.iter();
-            let lag = sources.map(|source| behind(source.log, source.next.get())).sum();
+            let behind = sources.map(|source| behind(source.log, source.next.get()));
+            let lag = behind.fold(0, u64::saturating_add);
             (state.stored.name.clone(), lag)
         })
     }

@@ -20,9 +20,10 @@ use crate::format::control::{
 };
 use crate::gauges::amount;
 use crate::io::Now;
-use crate::limits::{DELTA_BYTES_DUE, DELTAS_DUE};
+use crate::limits::{DELTA_BYTES_DUE, DELTAS_DUE, SOURCES_MAX};
 use crate::name::group_of;
 use crate::position::{Epoch, LogId, ReaderId};
+use crate::rates::Came;
 use crate::reply::Reply;
 use crate::request::{Answer, CommitRequest, Committed, NewState, Part, Request, Restored};
 use crate::restore::WalkFor;
@@ -101,6 +102,10 @@ impl Shard {
         owns: &[String],
         epoch: Epoch,
     ) -> Result<Vec<Control>, ProcessorError> {
+        if owns.len() > SOURCES_MAX {
+            let (count, max) = (owns.len(), SOURCES_MAX);
+            return Err(ProcessorError::SourceCount { count, max });
+        }
         let mut owned = Vec::new();
         for own in owns {
             if group_of(own) != group_of(name) {
@@ -109,7 +114,10 @@ impl Shard {
             }
             let log = self.catalog.log_named(own);
             let log = log.ok_or_else(|| ProcessorError::NoSuchLog { name: own.clone() })?;
-            owned.push(Control::LogOwned { log, epoch });
+            let control = Control::LogOwned { log, epoch };
+            if !owned.contains(&control) {
+                owned.push(control);
+            }
         }
         Ok(owned)
     }
@@ -178,13 +186,21 @@ impl Shard {
             return None;
         };
         let control = Control::ReaderDropped { reader };
-        match self.admit_control(&control) {
+        // Nobody could append to what it owned.
+        let epoch = self.catalog.reader(reader).expect("a named one is there").stored.epoch;
+        let owned = self.catalog.owned_by(epoch).take(SOURCES_MAX);
+        let mut controls: Vec<_> =
+            owned.map(|log| Control::LogOwned { log, epoch: Epoch(0) }).collect();
+        controls.push(control);
+        let size = controls.iter().map(Control::size).sum();
+        let need = Need { control: size, sections: 0, records: 0 };
+        match self.admit(need, Class::Control) {
             Admit::Hold => return Some(Request::DropReader { name, reply }),
             Admit::NoSpace => {
                 self.answer(Answer::other(reply, Err(ProcessorError::NoSpace(NoSpace))));
             }
             Admit::Yes => {
-                self.stage(&control);
+                controls.iter().for_each(|control| self.stage(control));
                 self.retention_due = true;
                 self.answer(Answer::other(reply, Ok(())));
             }
@@ -291,12 +307,12 @@ impl Shard {
         self.stage(&control);
         self.metrics.commit(self.journal.tally(), amount(&outputs).0);
         let stage = |part: Part| {
-            self.add_pace(part.log, &part.records, now);
+            self.add_pace(part.log, &part.records, Came::Anyhow, now);
             self.stage_records(part.log, part.records)
         };
         let outputs = outputs.into_iter().map(stage).collect();
         let stored = &self.catalog.reader(reader).expect("it was checked").stored;
-        let due = DELTA_BYTES_DUE.max(4 * stored.snapshot_bytes);
+        let due = DELTA_BYTES_DUE.max(stored.snapshot_bytes.saturating_mul(4));
         let snapshot_due = stored.deltas >= DELTAS_DUE || stored.delta_bytes > due;
         let committed = Committed { number, outputs, snapshot_due };
         self.answer(Answer::Commit(reply, Ok(committed)));

@@ -18,9 +18,10 @@ use crate::format::control::{
 };
 use crate::io::Now;
 use crate::position::{Epoch, LogId};
+use crate::rates::Came;
 use crate::reply::Reply;
 use crate::request::{Answer, Appended, Part};
-use crate::serve::{Admit, Class, need_of};
+use crate::serve::{Admit, Class, need_of, need_of_control};
 use crate::shard::Shard;
 use crate::stage::Need;
 use crate::writers::{Number, Writers};
@@ -61,10 +62,15 @@ impl Shard {
         assert!(name.is_some() || exclusive, "a writer owns its name, or the log");
         let known = match self.catalog.log(log) {
             None => Err(LogError::Dropped),
-            Some(state) if state.sealed => Err(LogError::Sealed { next: state.next }),
-            Some(_) => {
+            Some(state) => {
                 let writers = self.catalog.writers();
-                Ok(name.as_ref().map(|name| writers.named(log, name).map(|writer| writer.last)))
+                let known = name.as_ref().and_then(|name| writers.named(log, name));
+                if known.is_none() && state.sealed {
+                    Err(LogError::Sealed { next: state.next })
+                } else {
+                    // Of a sealed log it can still be asked where its batches stand.
+                    Ok(known.map(|writer| (writer.last, writer.epoch == state.owner)))
+                }
             }
         };
         let known = match known {
@@ -76,10 +82,13 @@ impl Shard {
             let name = name.clone();
             Control::WriterOpened { log, epoch, increasing, name }
         });
-        let owned = exclusive.then_some(Control::LogOwned { log, epoch });
+        // An owner that is fenced away does not keep the log for itself.
+        let frees = known.is_some_and(|(_, owns)| owns);
+        let owner = if exclusive { epoch } else { Epoch(0) };
+        let owned = (exclusive || frees).then_some(Control::LogOwned { log, epoch: owner });
         // A new row, and an owner in the log's row.
-        let row =
-            name.as_ref().filter(|_| known == Some(None)).map(|name| writer_row_size_max(name));
+        let row = name.as_ref().filter(|_| known.is_none());
+        let row = row.map(|name| writer_row_size_max(name));
         let more = row.unwrap_or(0) + if exclusive { 8 } else { 0 };
         let control = opened.iter().chain(&owned).map(Control::size).sum();
         let need = Need { control, sections: 0, records: 0 };
@@ -99,7 +108,7 @@ impl Shard {
             self.stage(control);
         }
         let Change::OpenWriter { reply, .. } = change else { unreachable!("matched above") };
-        let last = known.flatten().unwrap_or(0);
+        let last = known.map_or(0, |(last, _)| last);
         self.answer(Answer::other(reply, Ok(WriterGrant { epoch, last })));
         None
     }
@@ -115,7 +124,7 @@ impl Shard {
         match self.catalog.log(log).map(|state| state.owner) {
             None => self.answer(Answer::other(reply, Err(LogError::Dropped))),
             Some(Epoch(0)) => self.answer(Answer::other(reply, Ok(()))),
-            Some(_) => match self.admit_control(&control) {
+            Some(_) => match self.admit(need_of_control(&control), Class::Position) {
                 Admit::Hold => return Some(Change::ShareLog { log, reply }),
                 Admit::NoSpace => {
                     self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace))));
@@ -141,7 +150,7 @@ impl Shard {
             return None;
         };
         let control = Control::WriterForgotten { epoch };
-        match self.admit_control(&control) {
+        match self.admit(need_of_control(&control), Class::Position) {
             Admit::Hold => return Some(Change::ForgetWriter { log, name, reply }),
             Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
             Admit::Yes => {
@@ -209,7 +218,7 @@ impl Shard {
                 let batch = Control::WriterAppended { epoch, number, first, count, entry, slot };
                 assert_eq!(batch.size(), need.control);
                 self.stage(&batch);
-                self.add_pace(log, &records, now);
+                self.add_pace(log, &records, Came::Allowed, now);
                 self.count_append(count.into(), records.iter().map(|r| r.payload.len()).sum());
                 let appended = self.stage_records(log, records);
                 assert_eq!((appended.first, appended.dlsn), (first, Some(dlsn)));

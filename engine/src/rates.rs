@@ -39,9 +39,12 @@ impl Level {
         u64::try_from(wait).unwrap_or(u64::MAX)
     }
 
-    fn add(&mut self, amount: u64, rate: NonZeroU64, now_us: u64) {
+    /// So much comes. What nothing could refuse leaves a debt of one burst at most.
+    fn add(&mut self, amount: u64, rate: NonZeroU64, now_us: u64, forgives: bool) {
         let cost = u128::from(amount) * 1_000_000 * Self::SCALE / u128::from(rate.get());
-        self.0 = self.0.max(u128::from(now_us) * Self::SCALE) + cost;
+        let before = self.0.max(u128::from(now_us) * Self::SCALE);
+        let most = u128::from(now_us.saturating_add(2 * BURST_US)) * Self::SCALE;
+        self.0 = before + if forgives { cost.min(most.saturating_sub(before)) } else { cost };
     }
 }
 
@@ -66,7 +69,12 @@ impl Meter {
     }
 
     /// So much comes; whether that is beyond a soft rate.
-    fn add(&mut self, rates: &Rates, (records, bytes): (u64, u64), now_us: u64) -> bool {
+    fn add(
+        &mut self,
+        rates: &Rates,
+        ((records, bytes), came): ((u64, u64), Came),
+        now_us: u64,
+    ) -> bool {
         let amounts = [bytes, records, bytes, records];
         let mut over = false;
         for (index, ((level, rate), amount)) in
@@ -74,7 +82,7 @@ impl Meter {
         {
             if let Some(rate) = rate {
                 over |= index < 2 && level.wait_us(now_us) > 0;
-                level.add(amount, rate, now_us);
+                level.add(amount, rate, now_us, index < 2 || came == Came::Anyhow);
             }
         }
         over
@@ -97,6 +105,15 @@ pub enum RateOf {
     Log,
     /// The whole engine's.
     Engine,
+}
+
+/// Why records come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// The hard rates allowed it.
+    Allowed,
+    /// They were not asked: outputs of processors are never refused.
+    Anyhow,
 }
 
 /// What became of records that came.
@@ -136,12 +153,12 @@ impl Meters {
         }
     }
 
-    /// Records come: how many, and bytes of payload.
+    /// Records come: how many, bytes of payload, and why.
     pub fn add(
         &mut self,
         shard: &Rates,
         log: Option<(LogId, &Rates)>,
-        amount: (u64, u64),
+        amount: ((u64, u64), Came),
         now_us: u64,
     ) -> Pace {
         let (mut over, mut warn) = (false, false);
@@ -159,6 +176,11 @@ impl Meters {
         if over { Pace::Over { warn } } else { Pace::Within }
     }
 
+    /// The shard has other rates.
+    pub fn forget_shard(&mut self) {
+        self.shard = Meter::default();
+    }
+
     /// The log has other rates, or is gone.
     pub fn forget(&mut self, log: LogId) {
         self.logs.remove(&log);
@@ -167,7 +189,7 @@ impl Meters {
 
 #[cfg(test)]
 mod tests {
-    use super::{Meters, Pace, RateOf};
+    use super::{Came, Meters, Pace, RateOf};
     use crate::format::options::Rates;
     use crate::position::LogId;
 
@@ -181,7 +203,7 @@ mod tests {
         let mut taken = 0;
         for now in (0..=10 * SECOND).step_by(1000) {
             while meters.check(&none, log, now).is_none() {
-                meters.add(&none, log, (1, 50), now);
+                meters.add(&none, log, ((1, 50), Came::Allowed), now);
                 taken += 1;
             }
             let (of, wait) = meters.check(&none, log, now).expect("it is full");
@@ -198,20 +220,35 @@ mod tests {
         let (none, rates) = (Rates::default(), Rates::default().bytes_hard(1000));
         let (mut meters, log) = (Meters::default(), Some((LOG, &rates)));
         assert!(meters.check(&none, log, 0).is_none());
-        meters.add(&none, log, (1, 5000), 0);
+        meters.add(&none, log, ((1, 5000), Came::Allowed), 0);
         assert_eq!(meters.check(&none, log, 0), Some((RateOf::Log, 4 * SECOND)));
         meters.forget(LOG);
         assert!(meters.check(&none, log, 0).is_none());
     }
 
     #[test]
+    fn what_was_never_refused_is_no_debt_for_hours_and_other_rates_begin_anew() {
+        let rates = Rates::default().bytes_soft(10).bytes_hard(10);
+        let (none, log) = (Rates::default(), Some((LOG, &rates)));
+        let mut meters = Meters::default();
+        for _ in 0..1000 {
+            meters.add(&none, log, ((1, 1000), Came::Anyhow), 0);
+        }
+        assert_eq!(meters.check(&none, log, 0), Some((RateOf::Log, SECOND)));
+        meters.add(&rates, None, ((1, 5000), Came::Allowed), 0);
+        assert!(meters.check(&rates, None, 0).is_some());
+        meters.forget_shard();
+        assert!(meters.check(&rates, None, 0).is_none());
+    }
+
+    #[test]
     fn a_soft_rate_refuses_nothing_and_warns_once_in_a_while() {
         let (none, rates) = (Rates::default(), Rates::default().records_soft(1));
         let mut meters = Meters::default();
-        let mut add = |now| meters.add(&rates, None, (3, 10), now);
+        let mut add = |now| meters.add(&rates, None, ((3, 10), Came::Allowed), now);
         assert_eq!(add(0), Pace::Within);
         assert_eq!(add(0), Pace::Over { warn: true });
-        assert_eq!(add(SECOND), Pace::Over { warn: false });
+        assert_eq!(add(SECOND / 2), Pace::Over { warn: false });
         assert_eq!(add(60 * SECOND), Pace::Within);
         assert_eq!(add(60 * SECOND), Pace::Over { warn: true });
         assert!(meters.check(&rates, Some((LOG, &none)), 0).is_none());

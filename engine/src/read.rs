@@ -179,6 +179,8 @@ impl Shard {
             self.metrics.read_refused(&error);
             return self.answer_now(Answer::other(job.request.reply, Err(error)));
         }
+        let end = self.catalog.log(log).map_or(next, |state| state.next);
+        let next = if at_end { end } else { next };
         let none = self.read_answer(&job, next..next, Vec::new());
         let answer = ReadAnswer { end: at_end, ..none };
         self.count_read(&job, &answer);

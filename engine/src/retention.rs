@@ -158,7 +158,8 @@ impl Shard {
     /// than a segment, its copies alone would be a reason to carry it again, and again.
     fn carry_pays(&self, reader: &ManifestReader) -> bool {
         let sealed = self.catalog.segments().filter(|segment| !segment.freed).count() as u64;
-        sealed * self.config.segment_size >= 4 * (reader.snapshot_bytes + reader.delta_bytes)
+        sealed * self.config.segment_size
+            >= reader.snapshot_bytes.saturating_add(reader.delta_bytes).saturating_mul(4)
     }
 
     /// Whether anything was ever truncated or dropped: if not, no index needs to be loaded.

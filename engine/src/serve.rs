@@ -20,6 +20,7 @@ use crate::gauges::amount;
 use crate::io::Now;
 use crate::limits::record_size_max;
 use crate::position::{LogId, Sequence, TxId};
+use crate::rates::Came;
 use crate::reply::Reply;
 use crate::request::{
     Answer, Appended, LOG_OF_LOGS, LogInfo, NewRecord, OpenMode, Part, Request, StagedRecord,
@@ -296,7 +297,7 @@ impl Shard {
         }
         match self.admit(Need { control: 0, sections: 1, records }, Class::Data) {
             Admit::Yes => {
-                self.add_pace(log, std::slice::from_ref(&record), now);
+                self.add_pace(log, std::slice::from_ref(&record), Came::Allowed, now);
                 self.count_append(1, record.payload.len());
                 let appended = self.stage_one(log, record);
                 self.answer(Answer::Append(reply, Ok(appended)));
@@ -348,7 +349,7 @@ impl Shard {
                 let (records, bytes) = amount(&parts);
                 self.count_append(records, bytes);
                 let stage = |part: Part| {
-                    self.add_pace(part.log, &part.records, now);
+                    self.add_pace(part.log, &part.records, Came::Allowed, now);
                     self.stage_records(part.log, part.records)
                 };
                 let appended = parts.into_iter().map(stage).collect();
@@ -453,7 +454,9 @@ impl Shard {
         more: u64,
         class: Class,
     ) -> Result<Admit, (u64, u64)> {
-        self.catalog.room_in_manifest(more, self.config.segment_size)?;
+        if more > 0 {
+            self.catalog.room_in_manifest(more, self.config.segment_size)?;
+        }
         Ok(self.admit(need_of_control(control), class))
     }
 

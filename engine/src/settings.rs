@@ -16,10 +16,10 @@ use crate::io::Now;
 use crate::limits::{METADATA_SIZE_MAX, RETENTION_READERS_MAX};
 use crate::name::{check_name, group_of};
 use crate::position::{LogId, Sequence};
-use crate::rates::{Pace, RateOf};
+use crate::rates::{Came, Pace, RateOf};
 use crate::reply::Reply;
 use crate::request::{Answer, LogInfo, NewRecord, Part};
-use crate::serve::{Admit, Class};
+use crate::serve::{Admit, Class, need_of_control};
 use crate::shard::{Deferred, Shard};
 
 impl Shard {
@@ -42,7 +42,7 @@ impl Shard {
             return None;
         }
         let control = Control::LogSealed { log, next };
-        match self.admit_control(&control) {
+        match self.admit(need_of_control(&control), Class::Position) {
             Admit::Hold => return Some(Change::SealLog { log, author, reply }),
             Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
             Admit::Yes => {
@@ -160,11 +160,12 @@ impl Shard {
 
     pub(crate) fn set_rates(&mut self, rates: Rates, reply: Reply<(), LogError>) -> Option<Change> {
         let control = Control::RatesSet { rates };
-        match self.admit_control(&control) {
+        match self.admit(need_of_control(&control), Class::Position) {
             Admit::Hold => return Some(Change::SetRates { rates, reply }),
             Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
             Admit::Yes => {
                 self.stage(&control);
+                self.meters.forget_shard();
                 self.answer(Answer::other(reply, Ok(())));
             }
         }
@@ -201,13 +202,15 @@ impl Shard {
     }
 
     /// Counts records that come to a log.
-    pub(crate) fn add_pace(&mut self, log: LogId, records: &[NewRecord], now: Now) {
+    ///
+    /// What cannot be refused leaves no debt beyond a second or two.
+    pub(crate) fn add_pace(&mut self, log: LogId, records: &[NewRecord], came: Came, now: Now) {
         let (shard, own) = (self.catalog.rates(), self.rates_of(log));
         if own.is_none() && !shard.is_some() {
             return;
         }
         let own = own.as_ref().map(|rates| (log, rates));
-        let pace = self.meters.add(&shard, own, amount(records), now.mono_us);
+        let pace = self.meters.add(&shard, own, (amount(records), came), now.mono_us);
         if pace == (Pace::Over { warn: true }) {
             let name = self.catalog.log(log).map(|state| state.name.as_str());
             tracing::warn!(shard = self.config.shard.get(), log = name, "over its soft rate");

@@ -39,6 +39,10 @@ impl WriterOptions {
 
     /// Its numbers may have gaps: each is only higher than the one before. For numbers taken from a
     /// source where some records are left out. Without this a gap is refused.
+    ///
+    /// A batch that is refused, for want of space or for coming too fast, does not hold up the next
+    /// one if that is under way already, and can then not be sent any more: wait for each answer,
+    /// or number without gaps.
     pub fn increasing(self) -> Self {
         Self { increasing: true, ..self }
     }
@@ -155,6 +159,12 @@ impl Writer {
         };
         let request = Request::Change(Box::new(Change::WriterAppend(append)));
         Response::send(self.log.access(), request, pending)
+    }
+
+    /// As [`Log::seal`]; also where this writer owns the log.
+    pub fn seal(&self) -> Response<Sequence, LogError> {
+        let author = if self.exclusive { Author::Owner(self.epoch) } else { Author::Anyone };
+        self.log.seal_as(author)
     }
 }
 

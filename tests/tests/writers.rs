@@ -279,3 +279,44 @@ fn a_writer_of_an_owned_log_owns_it_or_waits() {
     plain.append(2, ["two"]).wait().unwrap();
     assert_eq!(payloads(&log), ["one", "mine", "two"]);
 }
+
+#[test]
+fn an_owner_that_is_gone_does_not_keep_the_log_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let log = engine.create_log("g/log").wait().unwrap();
+    let owner = log.writer("w").exclusive().open().wait().unwrap();
+    owner.append(1, ["one"]).wait().unwrap();
+    // Whoever takes the writer over without the log gives the log back.
+    let next = log.writer("w").open().wait().unwrap();
+    next.append(2, ["two"]).wait().unwrap();
+    log.append("anyone").wait().unwrap();
+
+    let (processor, _) =
+        engine.processor("g/p").source("g/log").owns("g/log").owns("g/log").open().wait().unwrap();
+    assert!(log.append("x").wait().is_err());
+    drop(processor);
+    engine.drop_processor("g/p").wait().unwrap();
+    log.append("anyone").wait().unwrap();
+    let many = (0..300)
+        .fold(engine.processor("g/p").source("g/log"), |options, n| options.owns(format!("g/{n}")));
+    assert!(many.open().wait().unwrap_err().to_string().contains("256"));
+}
+
+#[test]
+fn who_takes_a_writer_over_learns_what_it_sent_also_when_the_log_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let log = engine.create_log("g/log").wait().unwrap();
+    let writer = log.writer("w").exclusive().open().wait().unwrap();
+    let sent = writer.append(1, ["one"]).wait().unwrap();
+    assert_eq!(writer.seal().wait().unwrap(), Sequence::new(1));
+    let next = log.writer("w").open().wait().unwrap();
+    assert_eq!(next.last(), 1);
+    assert_eq!(next.append(1, ["one"]).wait().unwrap().appended, sent.appended);
+    assert!(matches!(next.append(2, ["two"]).wait(), Err(AppendError::Sealed { .. })));
+    // From beyond the end, the end is told where it is.
+    let mut reader = log.reader(From::Sequence(Sequence::new(50)));
+    let error = reader.next().wait().unwrap_err();
+    assert!(matches!(error, oncelog::ReadError::End { next } if next == Sequence::new(1)));
+}

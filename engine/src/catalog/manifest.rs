@@ -127,6 +127,9 @@ impl Catalog {
                         return Err("a manifest names a processor twice, or one that never was");
                     }
                     counted(&[row.number])?;
+                    if row.sources.iter().any(|source| !catalog.logs.contains_key(&source.log)) {
+                        return Err("a processor reads a log that is not there");
+                    }
                     catalog.insert_reader(row);
                 }
                 Control::ManifestWriter(row) => catalog.insert_writer(row, head.next_epoch)?,
