@@ -204,6 +204,160 @@ pub const MUTANTS: &[Mutant] = &[
         bug: "self.begin_walk(id);",
         check: Check::Simulate("crashes", 300),
     },
+    Mutant {
+        name: "a writer that is opened anew does not know its last batches",
+        file: "engine/src/writers.rs",
+        text: "Some(row) => ManifestWriter { epoch, increasing, ..row },",
+        bug: "Some(row) => ManifestWriter { epoch, increasing, window: VecDeque::new(), ..row },",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a writer's numbers begin anew behind a manifest: a batch sent again is there twice",
+        file: "engine/src/writers.rs",
+        text: "self.by_epoch.insert(row.epoch, row);\n        true",
+        bug: "let window = VecDeque::new();\n\
+              let row = ManifestWriter { window, last: 0, ..row };\n\
+              self.by_epoch.insert(row.epoch, row);\n        true",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a writer's last batches are not in the manifest",
+        file: "engine/src/writers.rs",
+        text: "self.by_epoch.insert(row.epoch, row);\n        true",
+        bug: "let window = VecDeque::new();\n\
+              self.by_epoch.insert(row.epoch, ManifestWriter { window, ..row });\n        true",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a repeated batch is answered before the first one is durable",
+        file: "engine/src/ownership.rs",
+        text: "let answer = Ok(Written { appended, repeated: true });\n            \
+               self.answer(",
+        bug: "let answer = Ok(Written { appended, repeated: true });\n            \
+              self.answer_now(",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a writer that was fenced goes on",
+        file: "engine/src/ownership.rs",
+        text: "if newest.epoch != own {",
+        bug: "if newest.epoch < own {",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a number whose batch is forgotten is taken for the next",
+        file: "engine/src/writers.rs",
+        text: "Some(next) if writer.increasing => number >= next,",
+        bug: "Some(_) if writer.increasing => number > 0,",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a gap in numbers that have none is taken",
+        file: "engine/src/writers.rs",
+        text: "Some(next) => number == next,",
+        bug: "Some(next) => number >= next,",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "processors append to logs that others own",
+        file: "engine/src/change.rs",
+        text: "Self::Processor(epoch) => owner == Epoch(0) || owner == epoch,",
+        bug: "Self::Processor(epoch) => owner == Epoch(0) || epoch > Epoch(0),",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "an owner of before goes on",
+        file: "engine/src/change.rs",
+        text: "Self::Owner(epoch) => owner == epoch,",
+        bug: "Self::Owner(epoch) => owner >= epoch,",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a processor does not own its outputs",
+        file: "engine/src/owner.rs",
+        text: "for control in std::iter::once(&control).chain(&owned) {",
+        bug: "for control in std::iter::once(&control).chain(&owned[..0]) {",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "an owner is not in the manifest",
+        file: "engine/src/catalog/manifest.rs",
+        text: "owner: state.owner,",
+        bug: "owner: Epoch(0),",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "the end of a log is not in the manifest",
+        file: "engine/src/catalog/manifest.rs",
+        text: "sealed: state.sealed,",
+        bug: "sealed: false,",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "records go behind the end of a log",
+        file: "engine/src/serve.rs",
+        text: "        if state.sealed {\n            return Err(AppendError::Sealed",
+        bug: "        if state.sealed && records.is_empty() {\n            \
+              return Err(AppendError::Sealed",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "options are not in the manifest",
+        file: "engine/src/catalog/manifest.rs",
+        text: "options: state.options.clone(),",
+        bug: "options: None,",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "options replace others than those that they were to",
+        file: "engine/src/settings.rs",
+        text: "replaces.filter(|replaces| *replaces != version)",
+        bug: "replaces.filter(|replaces| *replaces > version)",
+        check: Check::Simulate("crashes", 300),
+    },
+    Mutant {
+        name: "a log keeps the name that it had",
+        file: "engine/src/catalog.rs",
+        text: "                self.log_names.remove(&state.name);\n                \
+               self.log_names.insert(",
+        bug: "                self.log_names.insert(",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a hard rate refuses nothing",
+        file: "engine/src/rates.rs",
+        text: ".zip(limits(rates)).skip(2);",
+        bug: ".zip(limits(rates)).skip(4);",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a refusal for a rate says too early a time",
+        file: "engine/src/rates.rs",
+        text: "u64::try_from(wait).unwrap_or(u64::MAX)",
+        bug: "u64::try_from(wait - wait / 2).unwrap_or(u64::MAX)",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "the shard's rates are not in the manifest",
+        file: "engine/src/catalog/manifest.rs",
+        text: "catalog.rates = head.rates;",
+        bug: "catalog.rates = Default::default();",
+        check: Check::Simulate("crashes", 300),
+    },
+    Mutant {
+        name: "a page of logs begins with the last one of the page before",
+        file: "engine/src/catalog.rs",
+        text: "Bound::Excluded(after)",
+        bug: "Bound::Included(after)",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "a section that is shorter than its row says is taken",
+        file: "engine/src/format/codec.rs",
+        text: "(len == raw_len).then(|| raw.into())",
+        bug: "(len <= raw_len).then(|| raw.into())",
+        check: Check::Test(&["-p", "oncelog", "--lib", "codec"]),
+    },
 ];
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use oncelog::request::{At, Wait};
 
 use crate::sim::asking::take;
 use crate::sim::clients::Owner;
-use crate::sim::model::{Effect, Outcome};
+use crate::sim::effect::{Effect, Outcome};
 use crate::sim::world::{Asked, World};
 
 /// So many states are remembered for the blind spot.
@@ -74,6 +74,15 @@ impl World {
                 self.coverage.counts.too_many += 1;
                 return;
             }
+            (Some((Outcome::OverCapacity(wait_us), _)), _) => {
+                assert!(
+                    wait_us > 0 && base.may_be_over_capacity(&effect),
+                    "no rate for {effect:?}"
+                );
+                self.coverage.counts.over_capacity += 1;
+                self.told_wait_us = wait_us;
+                return;
+            }
             (Some(answer), _) => answer,
             // Later requests are answered, so its epoch is durable; its state is still being read.
             (None, Effect::OpenReader { .. }) => {
@@ -91,6 +100,7 @@ impl World {
         }
         assert_eq!(outcome, expected, "the answer to {effect:?}");
         self.bases[0].place(&effect, &outcome, &places);
+        self.writers_answered(&effect, &outcome);
     }
 
     fn owned(&mut self, outcome: Outcome, expected: &Outcome) {

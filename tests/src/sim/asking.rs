@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use oncelog::change::Author;
+use oncelog::change::{Author, Change, WriterAppend, WriterGrant, WriterInfo, Written};
 use oncelog::error::{AppendError, CommitError, LogError, ProcessorError, Stopped};
 use oncelog::format::control::SourcePosition;
 use oncelog::reply::{Pending, pair};
@@ -19,7 +19,7 @@ use oncelog::request::{
 };
 use oncelog::{Dlsn, LogId, Sequence, TxId};
 
-use crate::sim::model::{self, Blob, Commit, Effect, Info, Outcome};
+use crate::sim::effect::{self, Blob, Commit, Effect, Info, Outcome, Write, WriterRow};
 use crate::sim::payload::payload;
 
 /// An answer that is awaited.
@@ -45,6 +45,14 @@ pub enum Waiting {
     Part(Pending<(), CommitError>),
     /// A commit.
     Commit(Pending<Committed, CommitError>),
+    /// The end of a log.
+    Sealed(Pending<Sequence, LogError>),
+    /// A writer, or a log of its own.
+    Grant(Pending<WriterGrant, LogError>),
+    /// Several writers.
+    Writers(Pending<Vec<WriterInfo>, LogError>),
+    /// A batch of a writer.
+    Written(Pending<Written, AppendError>),
 }
 
 /// The answer, if it is there.
@@ -87,6 +95,19 @@ impl Waiting {
             Self::Commit(pending) => take(pending)?.map_or_else(of_commit_error, |committed| {
                 appended_outcome(committed.number, &committed.outputs, &mut places)
             }),
+            Self::Sealed(pending) => {
+                take(pending)?.map_or_else(of_log_error, |end| Outcome::SealedAt(end.get()))
+            }
+            Self::Grant(pending) => take(pending)?
+                .map_or_else(of_log_error, |grant| Outcome::Granted(grant.epoch, grant.last)),
+            Self::Writers(pending) => take(pending)?.map_or_else(of_log_error, |writers| {
+                Outcome::Writers(writers.into_iter().map(writer_row).collect())
+            }),
+            Self::Written(pending) => take(pending)?.map_or_else(of_append_error, |written| {
+                let Written { appended, repeated } = written;
+                places.push(appended.dlsn);
+                Outcome::Written { at: (appended.first.get(), appended.count), repeated }
+            }),
         };
         Some((outcome, places))
     }
@@ -100,11 +121,25 @@ fn appended_outcome(number: u64, appended: &[Appended], places: &mut Vec<Option<
 
 fn info(log: LogInfo) -> Info {
     let numbers = (log.first.get(), log.next.get(), log.last_txid.get());
-    Info { id: log.id, name: log.name, numbers }
+    Info {
+        id: log.id,
+        name: log.name,
+        numbers,
+        bytes: log.bytes,
+        sealed: log.sealed,
+        owner: log.owner,
+        version: log.options_version,
+        options: log.options,
+    }
+}
+
+fn writer_row(writer: WriterInfo) -> WriterRow {
+    let WriterInfo { name, epoch, increasing, last } = writer;
+    WriterRow { name, epoch, increasing, last }
 }
 
 fn restored(restored: Restored) -> Outcome {
-    Outcome::Owned(model::Restored {
+    Outcome::Owned(effect::Restored {
         reader: restored.reader,
         epoch: restored.epoch,
         sources: restored.positions.iter().map(|s| (s.log, s.next.get())).collect(),
@@ -122,6 +157,12 @@ fn of_log_error(error: LogError) -> Outcome {
         LogError::InUse { .. } => "in use",
         LogError::BeyondEnd { .. } => "beyond the end",
         LogError::Needed { .. } => "needed",
+        LogError::Sealed { .. } => "sealed",
+        LogError::Owned { .. } => "owned",
+        LogError::NoSuchWriter { .. } => "no such writer",
+        LogError::Options { .. } => "options",
+        LogError::OptionsChanged { .. } => "options changed",
+        LogError::OtherGroup { .. } => "other group",
         LogError::TooMany { .. } => return Outcome::TooMany,
         LogError::NoSpace(_) => return Outcome::NoSpace,
         LogError::Stopped(_) => return Outcome::Stopped,
@@ -134,6 +175,15 @@ fn of_append_error(error: AppendError) -> Outcome {
         AppendError::BatchTooLarge { .. } | AppendError::TooLarge { .. } => "too large",
         AppendError::TxIdDecreased { .. } => "txid",
         AppendError::Dropped => "dropped",
+        AppendError::Sealed { .. } => "sealed",
+        AppendError::Owned { .. } => "owned",
+        AppendError::UnknownWriter { .. } => "no such writer",
+        AppendError::WriterFenced { .. } => "writer fenced",
+        AppendError::NumberForgotten { .. } => "forgotten",
+        AppendError::NumberOutOfOrder { .. } => "out of order",
+        AppendError::OverCapacity { retry_after_us, .. } => {
+            return Outcome::OverCapacity(retry_after_us);
+        }
         AppendError::NoSpace(_) => return Outcome::NoSpace,
         AppendError::Stopped(_) => return Outcome::Stopped,
         other => panic!("an answer that no request of the simulator should get: {other}"),
@@ -169,27 +219,25 @@ fn of_commit_error(error: CommitError) -> Outcome {
     })
 }
 
-fn records(new: &[model::NewRecord]) -> Vec<NewRecord> {
-    let record = |r: &model::NewRecord| NewRecord {
+fn records(new: &[effect::NewRecord]) -> Vec<NewRecord> {
+    let record = |r: &effect::NewRecord| NewRecord {
         txid: r.txid.map(TxId::new),
         payload: payload(r.id, r.len),
     };
     new.iter().map(record).collect()
 }
 
-fn parts(new: &[(LogId, Vec<model::NewRecord>)]) -> Vec<Part> {
-    new.iter()
-        .map(|(log, new)| Part { log: *log, author: Author::Anyone, records: records(new) })
-        .collect()
+fn parts(new: &[(LogId, Vec<effect::NewRecord>)], author: Author) -> Vec<Part> {
+    new.iter().map(|(log, new)| Part { log: *log, author, records: records(new) }).collect()
 }
 
 /// The request that does what `effect` says.
 #[must_use]
 pub fn request_of(effect: &Effect) -> (Request, Waiting) {
     match effect.clone() {
-        Effect::OpenLog(name, mode) => {
+        Effect::OpenLog(name, mode, options) => {
             let (reply, pending) = pair();
-            (Request::OpenLog { name, mode, options: None, reply }, Waiting::Log(pending))
+            (Request::OpenLog { name, mode, options, reply }, Waiting::Log(pending))
         }
         Effect::DropLog(name) => {
             let (reply, pending) = pair();
@@ -200,24 +248,19 @@ pub fn request_of(effect: &Effect) -> (Request, Waiting) {
             let before = Sequence::new(before);
             (Request::Truncate { log, before, reply }, Waiting::LogDone(pending))
         }
-        Effect::Append { parts: new, alone: true, .. } => {
+        Effect::Append { parts: new, author, alone: true, .. } => {
             let (reply, pending) = pair();
             let (log, record) = (new[0].0, records(&new[0].1).remove(0));
-            (
-                Request::Append { log, author: Author::Anyone, record, reply },
-                Waiting::Append(pending),
-            )
+            (Request::Append { log, author, record, reply }, Waiting::Append(pending))
         }
-        Effect::Append { parts: new, .. } => {
+        Effect::Append { parts: new, author, .. } => {
             let (reply, pending) = pair();
-            (Request::AppendBatch { parts: parts(&new), reply }, Waiting::Batch(pending))
+            (Request::AppendBatch { parts: parts(&new, author), reply }, Waiting::Batch(pending))
         }
-        Effect::OpenReader { name, sources, change } => {
+        Effect::OpenReader { name, sources, change, owns } => {
             let (reply, pending) = pair();
-            (
-                Request::OpenReader { name, sources, change, owns: Vec::new(), reply },
-                Waiting::Owner(pending),
-            )
+            let request = Request::OpenReader { name, sources, change, owns, reply };
+            (request, Waiting::Owner(pending))
         }
         Effect::DropReader(name) => {
             let (reply, pending) = pair();
@@ -229,12 +272,9 @@ pub fn request_of(effect: &Effect) -> (Request, Waiting) {
             (part, Waiting::Part(pending))
         }
         Effect::Commit(commit) => commit_request(commit),
-        Effect::ListLogs(prefix) => {
+        Effect::ListLogs { prefix, after, limit } => {
             let (reply, pending) = pair();
-            (
-                Request::ListLogs { prefix, after: String::new(), limit: usize::MAX, reply },
-                Waiting::Logs(pending),
-            )
+            (Request::ListLogs { prefix, after, limit, reply }, Waiting::Logs(pending))
         }
         Effect::Describe(log) => {
             let (reply, pending) = pair();
@@ -244,6 +284,56 @@ pub fn request_of(effect: &Effect) -> (Request, Waiting) {
             let (reply, pending) = pair();
             (Request::ListReaders { reply }, Waiting::Readers(pending))
         }
+        change => {
+            let (change, waiting) = change_of(change);
+            (Request::Change(Box::new(change)), waiting)
+        }
+    }
+}
+
+fn change_of(effect: Effect) -> (Change, Waiting) {
+    match effect {
+        Effect::Seal(log, author) => {
+            let (reply, pending) = pair();
+            (Change::SealLog { log, author, reply }, Waiting::Sealed(pending))
+        }
+        Effect::SetOptions { log, options, replaces } => {
+            let (reply, pending) = pair();
+            (Change::SetOptions { log, options, replaces, reply }, Waiting::Log(pending))
+        }
+        Effect::Rename(log, name) => {
+            let (reply, pending) = pair();
+            (Change::RenameLog { log, name, reply }, Waiting::Log(pending))
+        }
+        Effect::SetRates(rates) => {
+            let (reply, pending) = pair();
+            (Change::SetRates { rates, reply }, Waiting::LogDone(pending))
+        }
+        Effect::OpenWriter { log, name, increasing, exclusive } => {
+            let (reply, pending) = pair();
+            let open = Change::OpenWriter { log, name, increasing, exclusive, reply };
+            (open, Waiting::Grant(pending))
+        }
+        Effect::Share(log) => {
+            let (reply, pending) = pair();
+            (Change::ShareLog { log, reply }, Waiting::LogDone(pending))
+        }
+        Effect::Forget(log, name) => {
+            let (reply, pending) = pair();
+            (Change::ForgetWriter { log, name, reply }, Waiting::LogDone(pending))
+        }
+        Effect::ListWriters(log) => {
+            let (reply, pending) = pair();
+            (Change::ListWriters { log, reply }, Waiting::Writers(pending))
+        }
+        Effect::Write(write) => {
+            let (reply, pending) = pair();
+            let Write { log, name, epoch, exclusive, number, records: new } = write;
+            let (name, records) = (name.into(), records(&new));
+            let append = WriterAppend { log, name, epoch, exclusive, number, records, reply };
+            (Change::WriterAppend(append), Waiting::Written(pending))
+        }
+        other => unreachable!("no change: {other:?}"),
     }
 }
 
@@ -262,7 +352,7 @@ fn commit_request(commit: Commit) -> (Request, Waiting) {
             Some((true, Blob(bytes))) => NewState::Snapshot(bytes),
         },
         parts: commit.parts,
-        outputs: parts(&commit.outputs),
+        outputs: parts(&commit.outputs, Author::Processor(commit.epoch)),
         reply,
     };
     (Request::Commit(Box::new(request)), Waiting::Commit(pending))

@@ -16,7 +16,8 @@ use oncelog::request::{At, OpenMode, ReadRequest, Request, Wait};
 
 use crate::sim::asking::{request_of, take};
 use crate::sim::clients::Owner;
-use crate::sim::model::{Effect, Info, Outcome, State};
+use crate::sim::effect::{Effect, Info, Outcome};
+use crate::sim::model::State;
 use crate::sim::reading::{records_of, same};
 use crate::sim::world::{Crashed, World};
 
@@ -25,17 +26,17 @@ impl World {
     /// which of several it is.
     pub(crate) fn audit(&mut self) -> Result<bool, Crashed> {
         let damaged = self.seen_damaged();
-        let Outcome::Logs(logs) = self.look(Effect::ListLogs(String::new()))? else {
-            panic!("logs were asked for")
-        };
+        let logs = self.look_at_logs()?;
         let Outcome::Readers(readers) = self.look(Effect::ListReaders)? else {
             panic!("processors were asked for")
         };
         for log in &logs {
             self.look_into(log)?;
+            self.look(Effect::ListWriters(log.id))?;
         }
         for name in readers {
-            let effect = Effect::OpenReader { name, sources: Vec::new(), change: false };
+            let (sources, owns) = (Vec::new(), Vec::new());
+            let effect = Effect::OpenReader { name, sources, change: false, owns };
             if let Outcome::Owned(owner) = self.look(effect)? {
                 self.bases[0].check_restored(&owner);
                 self.clients.owners.push(Owner::new(&owner));
@@ -48,6 +49,7 @@ impl World {
             return Ok(false);
         }
         self.bases.truncate(1);
+        self.bases[0].check_once();
         if std::mem::take(&mut self.bases[0].is_past) {
             self.coverage.counts.blind_spot_used += 1;
         }
@@ -64,12 +66,29 @@ impl World {
     /// Something may have been made and dropped again: the next number tells.
     fn look_for_numbers(&mut self) -> Result<(), Crashed> {
         let (log, reader) = ("g/new".to_owned(), "g/new".to_owned());
-        self.look(Effect::OpenLog(log.clone(), OpenMode::Create))?;
+        self.look(Effect::OpenLog(log.clone(), OpenMode::Create, None))?;
         let sources = vec![log.clone()];
-        self.look(Effect::OpenReader { name: reader.clone(), sources, change: false })?;
+        let (name, owns) = (reader.clone(), Vec::new());
+        self.look(Effect::OpenReader { name, sources, change: false, owns })?;
         self.look(Effect::DropReader(reader))?;
         self.look(Effect::DropLog(log))?;
         Ok(())
+    }
+
+    /// All logs, a page at a time.
+    fn look_at_logs(&mut self) -> Result<Vec<Info>, Crashed> {
+        let mut all: Vec<Info> = Vec::new();
+        loop {
+            let after = all.last().map(|info| info.name.clone()).unwrap_or_default();
+            let limit = [1, 3, 1_000][self.rng.index(3)];
+            let page = self.look(Effect::ListLogs { prefix: String::new(), after, limit })?;
+            let Outcome::Logs(page) = page else { panic!("logs were asked for") };
+            let is_last = page.len() < limit;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     /// As [`answer_to`](Self::answer_to); strikes off the states that would answer otherwise.

@@ -14,11 +14,16 @@ use oncelog::request::{At, OpenMode, ReadRequest, Request, Wait};
 use oncelog::{Dlsn, Epoch, LogId, ReaderId, Sequence, TxId};
 
 use crate::rng::Rng;
-use crate::sim::model::{Blob, Commit, Effect, NewRecord, Restored, State};
+use crate::sim::effect::{Blob, Commit, Effect, NewRecord, Restored};
+use crate::sim::model::State;
 use crate::sim::reading::Reading;
 use crate::sim::world::World;
+use crate::sim::writing::Writing;
 
+/// Logs that are created; a few more names are given to them later.
 const LOGS: u64 = 5;
+/// Names that logs may have.
+pub(crate) const LOG_NAMES: u64 = 8;
 const PROCESSORS: u64 = 3;
 const REQUESTS_AT_ONCE: u64 = 6;
 const ROW: usize = 32;
@@ -49,6 +54,10 @@ impl Owner {
 pub struct Clients {
     /// Owners, fenced ones too.
     pub owners: Vec<Owner>,
+    /// Writers, and what they send.
+    pub writing: Writing,
+    /// Hard rates are set that refuse something.
+    pub is_rated: bool,
     next_record: u64,
     next_txid: u64,
     /// The largest payload and the largest state.
@@ -57,6 +66,9 @@ pub struct Clients {
     /// One in so many requests is a truncation, a commit's state a snapshot.
     truncate: u64,
     snapshot: u64,
+    /// One in so many requests changes what a log is, or is a writer's.
+    changes: u64,
+    writes: u64,
 }
 
 impl Clients {
@@ -64,12 +76,16 @@ impl Clients {
     pub fn new(rng: &mut Rng) -> Self {
         Self {
             owners: Vec::new(),
+            writing: Writing::new(rng),
+            is_rated: rng.one_in(12),
             next_record: 1,
             next_txid: 1,
             len_max: [100, 3_000, 20_000, 60_000][rng.index(4)],
             state_max: [50, 2_000, 30_000][rng.index(3)],
             truncate: [4, 12, 60][rng.index(3)],
             snapshot: [3, 10, 50][rng.index(3)],
+            changes: [6, 25, 100][rng.index(3)],
+            writes: [3, 8, 40][rng.index(3)],
         }
     }
 
@@ -82,10 +98,17 @@ impl Clients {
         self.owners.retain(alive);
         // One of the fenced goes on trying.
         self.owners.extend(old.last().cloned());
+        self.writing.reopened(state);
+    }
+
+    /// The number of a record that nobody has had.
+    pub(crate) fn new_id(&mut self) -> u64 {
+        self.next_record += 1;
+        self.next_record
     }
 
     fn record(&mut self, rng: &mut Rng) -> NewRecord {
-        self.next_record += 1;
+        let id = self.new_id();
         self.next_txid += rng.below(3);
         let txid = match rng.below(8) {
             0 => None,
@@ -93,7 +116,7 @@ impl Clients {
             _ => Some(self.next_txid),
         };
         let len = usize::try_from(rng.below(self.len_max + 1)).expect("small");
-        NewRecord { id: self.next_record, len, txid }
+        NewRecord { id, len, txid }
     }
 }
 
@@ -154,10 +177,16 @@ impl World {
     fn act_once(&mut self) {
         if self.bases[0].logs.is_empty() && self.asked.is_empty() {
             let log = self.log_name();
-            return self.ask(Effect::OpenLog(log, OpenMode::OpenOrCreate));
+            return self.ask(Effect::OpenLog(log, OpenMode::OpenOrCreate, None));
         }
         if self.rng.one_in(self.clients.truncate) {
             return self.truncate();
+        }
+        if self.rng.one_in(self.clients.changes) {
+            return self.change();
+        }
+        if self.rng.one_in(self.clients.writes) {
+            return self.write();
         }
         match self.rng.below(100) {
             0..45 => self.append(),
@@ -167,10 +196,11 @@ impl World {
                 let modes = [OpenMode::Create, OpenMode::Open, OpenMode::OpenOrCreate];
                 let mode = modes[self.rng.index(3)];
                 let log = self.log_name();
-                self.ask(Effect::OpenLog(log, mode));
+                let options = if self.rng.one_in(3) { Some(self.new_options()) } else { None };
+                self.ask(Effect::OpenLog(log, mode, options));
             }
             90 => {
-                let log = self.log_name();
+                let log = name("l", self.rng.below(LOG_NAMES));
                 self.ask(Effect::DropLog(log));
             }
             91 if self.rng.one_in(3) => {
@@ -179,8 +209,10 @@ impl World {
             }
             91..95 => self.open_processor(),
             95 => {
-                let prefix = ["", "g/l1", "x"][self.rng.index(3)];
-                self.ask(Effect::ListLogs(prefix.to_owned()));
+                let prefix = ["", "g/l1", "x"][self.rng.index(3)].to_owned();
+                let after = ["", "g/l1", "g/l15", "g/l9"][self.rng.index(4)].to_owned();
+                let limit = [0, 2, usize::MAX][self.rng.index(3)];
+                self.ask(Effect::ListLogs { prefix, after, limit });
             }
             96 => self.ask(Effect::ListReaders),
             97 => {
@@ -195,7 +227,7 @@ impl World {
         name("l", self.rng.below(LOGS))
     }
 
-    fn any_log(&mut self) -> LogId {
+    pub(crate) fn any_log(&mut self) -> LogId {
         let state = &self.bases[0];
         let gone = state.dropped.keys().next_back();
         if let (Some(gone), true) = (gone, self.rng.one_in(30)) {
@@ -205,21 +237,33 @@ impl World {
         self.rng.pick(&logs).copied().unwrap_or(LogId::new(1))
     }
 
-    fn records(&mut self, count_max: u64) -> Vec<NewRecord> {
+    /// A log for records: seldom one that ended.
+    fn any_open_log(&mut self) -> LogId {
+        let logs = self.bases[0].logs.iter();
+        let open: Vec<_> = logs.filter(|(_, log)| !log.sealed).map(|(id, _)| *id).collect();
+        match self.rng.pick(&open) {
+            Some(log) if !self.rng.one_in(20) => *log,
+            _ => self.any_log(),
+        }
+    }
+
+    pub(crate) fn records(&mut self, count_max: u64) -> Vec<NewRecord> {
         let count = self.rng.below(count_max + 1);
         (0..count).map(|_| self.clients.record(&mut self.rng)).collect()
     }
 
     fn append(&mut self) {
+        let log = self.any_open_log();
+        let author = self.author_for(log);
         if self.rng.one_in(2) {
-            let parts = vec![(self.any_log(), vec![self.clients.record(&mut self.rng)])];
-            return self.ask(Effect::Append { parts, alone: true, oversize: false });
+            let parts = vec![(log, vec![self.clients.record(&mut self.rng)])];
+            return self.ask(Effect::Append { parts, author, alone: true, oversize: false });
         }
         let oversize = self.rng.one_in(60);
         let mut parts: Vec<_> = Vec::new();
         let mut room: usize = 100_000;
-        for _ in 0..self.rng.between(1, 3) {
-            let log = self.any_log();
+        for part in 0..self.rng.between(1, 3) {
+            let log = if part == 0 { log } else { self.any_open_log() };
             let mut records = self.records(4);
             records.retain(|record| {
                 room = room.saturating_sub(record.len);
@@ -231,7 +275,7 @@ impl World {
             let big = |id| NewRecord { id, len: 70_000, txid: None };
             parts.push((self.any_log(), vec![big(0), big(0)]));
         }
-        self.ask(Effect::Append { parts, alone: false, oversize });
+        self.ask(Effect::Append { parts, author, alone: false, oversize });
     }
 
     fn truncate(&mut self) {
@@ -298,7 +342,11 @@ impl World {
             }
         }
         let change = self.rng.one_in(8);
-        self.ask(Effect::OpenReader { name: name_of, sources, change });
+        let mut owns = Vec::new();
+        if self.rng.one_in(4) {
+            owns.extend((0..self.rng.between(1, 2)).map(|_| self.log_name()));
+        }
+        self.ask(Effect::OpenReader { name: name_of, sources, change, owns });
     }
 
     fn snapshot_part(&mut self) {
@@ -323,6 +371,13 @@ impl World {
             _ if self.rng.one_in(6) => Some(self.rng.index(count)),
             _ => Some(count - 1 - self.rng.index(count.min(3))),
         }
+    }
+
+    /// A log that nobody but this owner may append to, perhaps.
+    fn own_log_of(&mut self, index: usize) -> Option<LogId> {
+        let epoch = self.clients.owners[index].epoch;
+        let own = self.bases[0].logs.iter().find(|(_, log)| log.owner == epoch);
+        own.map(|(id, _)| *id).filter(|_| self.rng.one_in(2))
     }
 
     fn commit(&mut self) {
@@ -363,7 +418,8 @@ impl World {
                 room = room.saturating_sub(record.len);
                 room > 0
             });
-            outputs.push((self.any_log(), records));
+            let own = self.own_log_of(index);
+            outputs.push((own.unwrap_or_else(|| self.any_open_log()), records));
         }
         let owner = &mut self.clients.owners[index];
         let (reader, epoch, number) = (owner.reader, owner.epoch, owner.number);
@@ -384,6 +440,7 @@ impl World {
     }
 }
 
-fn name(kind: &str, number: u64) -> String {
+/// A name in the group of all of them.
+pub(crate) fn name(kind: &str, number: u64) -> String {
     format!("g/{kind}{number}")
 }

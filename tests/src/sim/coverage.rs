@@ -10,6 +10,8 @@
 use std::ops::AddAssign;
 
 use bytes::Bytes;
+use oncelog::Codec;
+use oncelog::change::Author;
 use oncelog::format::control::{CheckpointState, Control};
 use oncelog::format::entry::{Entry, Flags};
 use oncelog::io::{Op, OpKind, Side};
@@ -17,8 +19,8 @@ use oncelog::judge::{Last, Later, Newer, judge};
 use oncelog::limits::BLOCK_SIZE;
 
 use crate::counters;
+use crate::sim::effect::{Effect, Outcome};
 use crate::sim::faults::FaultCounters;
-use crate::sim::model::{Effect, Outcome};
 
 counters! {
     /// What happened.
@@ -91,7 +93,45 @@ counters! {
         ended,
         /// Owners fenced while their state was read.
         overtaken,
-        /// Refusals of any kind.
+        /// Batches of writers acknowledged.
+        writer_batches,
+        /// Batches of writers that were there before, and were found.
+        repeats,
+        /// Of them, those that had no answer when their process ended, sent again after it.
+        resends_that_were_there,
+        /// Batches that had no answer when their process ended and were not there.
+        resends_that_were_not,
+        /// Batches of fenced writers refused.
+        writers_fenced,
+        /// Batches of forgotten or unknown writers refused.
+        writers_unknown,
+        /// Numbers refused that were no longer remembered.
+        numbers_forgotten,
+        /// Numbers refused that do not follow.
+        numbers_out_of_order,
+        /// Writers that began where an owner before them ended.
+        writers_taken_over,
+        /// Appends refused because the log has another owner.
+        owned_refusals,
+        /// Appends of the owner of a log acknowledged.
+        owners_appends,
+        /// Commits refused because of an output.
+        outputs_refused,
+        /// Appends and openings refused because the log had ended.
+        sealed_refusals,
+        /// Logs ended, or found ended.
+        logs_sealed,
+        /// Options replaced.
+        options_set,
+        /// Options not replaced because someone else had.
+        options_conflicts,
+        /// Logs renamed.
+        renames,
+        /// Sections stored compressed.
+        sections_packed,
+        /// Appends refused because of a hard rate.
+        over_capacity,
+        /// Refusals of any other kind.
         refusals,
         /// Requests refused because the disk was full.
         no_space,
@@ -104,6 +144,26 @@ counters! {
         /// Processors whose state was said to be damaged.
         states_damaged,
     }
+}
+
+impl Counts {
+    fn refused(&mut self, why: &str) {
+        *(match why {
+            "writer fenced" => &mut self.writers_fenced,
+            "no such writer" => &mut self.writers_unknown,
+            "forgotten" => &mut self.numbers_forgotten,
+            "out of order" => &mut self.numbers_out_of_order,
+            "owned" => &mut self.owned_refusals,
+            "sealed" => &mut self.sealed_refusals,
+            "options changed" => &mut self.options_conflicts,
+            _ => &mut self.refusals,
+        }) += 1;
+    }
+}
+
+/// Why a kind of control record cannot be met.
+fn unreachable_control(kind: usize) -> Option<&'static str> {
+    (kind == 11).then_some("a segment is punched for retention only, which no world asks for")
 }
 
 /// Kinds of control records with their names in `docs/format.md`.
@@ -166,13 +226,13 @@ pub struct Coverage {
     /// Openings by the row of recovery's table.
     pub table: [u64; 27],
     /// Control records written, by kind.
-    pub controls: [u64; 40],
+    pub controls: [u64; 64],
 }
 
 impl Default for Coverage {
     fn default() -> Self {
         let (counts, faults) = (Counts::default(), FaultCounters::default());
-        Self { counts, faults, table: [0; 27], controls: [0; 40] }
+        Self { counts, faults, table: [0; 27], controls: [0; 64] }
     }
 }
 
@@ -203,8 +263,9 @@ impl Coverage {
             let name = format!("{last:?} | {later:?} | {newer:?} -> {}", verdict(row));
             (name, *count, unreachable_row(row))
         };
-        let control =
-            |(kind, name): (usize, &str)| (format!("{kind:>2} {name}"), self.controls[kind], None);
+        let control = |(kind, name): (usize, &str)| {
+            (format!("{kind:>2} {name}"), self.controls[kind], unreachable_control(kind))
+        };
         vec![
             Group {
                 title: "what happened",
@@ -267,6 +328,8 @@ impl Coverage {
         self.counts.seals += u64::from(flags.has(Flags::SEAL));
         self.counts.close_marks += u64::from(flags.has(Flags::CLOSE));
         self.counts.watermarks += u64::from(flags.has(Flags::WATERMARK));
+        let packed = entry.records().filter(|section| section.codec != Codec::None);
+        self.counts.sections_packed += packed.count() as u64;
         self.see_controls(&entry, bytes);
     }
 
@@ -288,8 +351,9 @@ impl Coverage {
     pub fn answered(&mut self, effect: &Effect, outcome: &Outcome) {
         let counts = &mut self.counts;
         match (effect, outcome) {
-            (Effect::Append { parts, .. }, Outcome::Appended(..)) => {
+            (Effect::Append { parts, author, .. }, Outcome::Appended(..)) => {
                 counts.appends += 1;
+                counts.owners_appends += u64::from(*author != Author::Anyone);
                 counts.batches += u64::from(parts.len() > 1);
             }
             (Effect::Commit(commit), Outcome::Appended(..)) => {
@@ -298,7 +362,18 @@ impl Coverage {
             }
             (Effect::Commit(_), Outcome::Refused("fenced")) => counts.fenced += 1,
             (Effect::Commit(_), Outcome::Refused("ended" | "overtaken")) => counts.ended += 1,
-            (_, Outcome::Refused(_)) => counts.refusals += 1,
+            (Effect::Commit(_), Outcome::Refused("output")) => counts.outputs_refused += 1,
+            (_, Outcome::Refused(why)) => counts.refused(why),
+            (Effect::Write(_), Outcome::Written { repeated, .. }) => {
+                counts.writer_batches += u64::from(!repeated);
+                counts.repeats += u64::from(*repeated);
+            }
+            (Effect::OpenWriter { name, .. }, Outcome::Granted(_, last)) => {
+                counts.writers_taken_over += u64::from(name.is_some() && *last > 0);
+            }
+            (_, Outcome::SealedAt(_)) => counts.logs_sealed += 1,
+            (Effect::SetOptions { .. }, Outcome::Logs(_)) => counts.options_set += 1,
+            (Effect::Rename(..), Outcome::Logs(_)) => counts.renames += 1,
             _ => {}
         }
     }

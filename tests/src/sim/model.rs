@@ -8,28 +8,23 @@
 //! of a prefix of them. So the states that may stand after a crash are `base`, the state after all
 //! answered requests, and those after each of the requests that followed, one by one.
 //!
+//! Its parts: `processors`, `writers` (who may write, what was sent twice), `settings`.
+//!
 //! Not here: durability, files, time. If this gets clever it is wrong.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use oncelog::change::Author;
 use oncelog::format::record::RECORD_HEADER_SIZE;
 use oncelog::request::OpenMode;
-use oncelog::{Damaged, Dlsn, Epoch, LogId, ReaderId};
+use oncelog::{Dlsn, Epoch, LogId, LogOptions, Rates, ReaderId};
 
 use crate::rng::mix;
-
-/// Bytes of a state, short in a trace.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Blob(pub Bytes);
-
-impl std::fmt::Debug for Blob {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let tail = self.0.iter().rev().take(40).fold(0, |hash, byte| mix(hash ^ u64::from(*byte)));
-        write!(f, "{}:{:04x}", self.0.len(), tail & 0xffff)
-    }
-}
+use crate::sim::effect::{Blob, Commit, Effect, Info, NewRecord, Outcome, Write};
+use crate::sim::settings::is_valid;
+use crate::sim::writers::Writer;
 
 /// A record; its payload follows from `id` and `len`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,17 +39,6 @@ pub struct Record {
     pub dlsn: Option<Dlsn>,
 }
 
-/// A record on its way.
-#[derive(Clone, Debug)]
-pub struct NewRecord {
-    /// Never given twice.
-    pub id: u64,
-    /// Bytes of payload.
-    pub len: usize,
-    /// Its transaction id, if it brings one.
-    pub txid: Option<u64>,
-}
-
 /// A log with every record it ever had.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -64,6 +48,18 @@ pub struct Log {
     pub first: u64,
     /// All records from sequence 0, truncated ones too.
     pub records: Rc<Vec<Record>>,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Nothing is appended any more.
+    pub sealed: bool,
+    /// Who alone may append, 0 if all may.
+    pub owner: Epoch,
+    /// How often its options were set.
+    pub version: u32,
+    /// Its options.
+    pub options: Arc<LogOptions>,
+    /// Its idempotent writers.
+    pub writers: BTreeMap<String, Writer>,
 }
 
 impl Log {
@@ -111,119 +107,6 @@ pub struct Reader {
     pub parts_for: u64,
 }
 
-/// A commit.
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// Whose.
-    pub reader: ReaderId,
-    /// The owner.
-    pub epoch: Epoch,
-    /// The number that it must get.
-    pub number: u64,
-    /// Positions before and after.
-    pub moves: Vec<(LogId, u64, u64)>,
-    /// Whether the state is replaced, and by or with what.
-    pub state: Option<(bool, Blob)>,
-    /// Parts of the snapshot that were sent before.
-    pub parts: usize,
-    /// Records for other logs.
-    pub outputs: Vec<(LogId, Vec<NewRecord>)>,
-}
-
-/// What a request does.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Create or open a log.
-    OpenLog(String, OpenMode),
-    /// Drop a log.
-    DropLog(String),
-    /// Drop the records before a sequence.
-    Truncate(LogId, u64),
-    /// Append to logs.
-    Append {
-        /// The records.
-        parts: Vec<(LogId, Vec<NewRecord>)>,
-        /// It is a single record, not a batch.
-        alone: bool,
-        /// It is larger than an entry.
-        oversize: bool,
-    },
-    /// Own a processor.
-    OpenReader {
-        /// Its name.
-        name: String,
-        /// Its sources; none to take those that are stored.
-        sources: Vec<String>,
-        /// Whether stored sources may be changed.
-        change: bool,
-    },
-    /// Drop a processor.
-    DropReader(String),
-    /// A part of a snapshot.
-    Part(ReaderId, Epoch, u64, Blob),
-    /// Commit.
-    Commit(Commit),
-    /// All logs whose names begin so.
-    ListLogs(String),
-    /// One log.
-    Describe(LogId),
-    /// All processors.
-    ListReaders,
-}
-
-/// A log as it is told to clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Info {
-    /// Its number.
-    pub id: LogId,
-    /// Its name.
-    pub name: String,
-    /// Its first record, the next one, and the last transaction id.
-    pub numbers: (u64, u64, u64),
-}
-
-/// What a processor starts from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restored {
-    /// Its number.
-    pub reader: ReaderId,
-    /// The owner.
-    pub epoch: Epoch,
-    /// Next sequence of each source.
-    pub sources: Vec<(LogId, u64)>,
-    /// The last snapshot.
-    pub snapshot: Option<Blob>,
-    /// The deltas since then.
-    pub deltas: Vec<Blob>,
-    /// How many commits there were.
-    pub commits: u64,
-}
-
-/// What a request is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Done, nothing to say.
-    Done,
-    /// Logs.
-    Logs(Vec<Info>),
-    /// Processors.
-    Readers(Vec<String>),
-    /// First sequence and count of each part, after the commit's number if it was one.
-    Appended(u64, Vec<(u64, u64)>),
-    /// A processor is owned.
-    Owned(Restored),
-    /// Refused, and why.
-    Refused(&'static str),
-    /// Refused because the disk is full.
-    NoSpace,
-    /// Refused because the manifest is full.
-    TooMany,
-    /// What is asked for is damaged.
-    Damaged(Box<Damaged>),
-    /// Unknown until the engine is opened again.
-    Stopped,
-}
-
 /// See the module's head.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -235,16 +118,19 @@ pub struct State {
     pub dropped: BTreeMap<LogId, Log>,
     /// It lacks what came later: only damage in the blind spot brings it back.
     pub is_past: bool,
+    /// Rates of the whole shard.
+    pub rates: Rates,
     next_log: u64,
-    next_reader: u64,
+    pub(crate) next_reader: u64,
     next_epoch: u64,
 }
 
 impl Default for State {
     fn default() -> Self {
         let (logs, readers, dropped) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let is_past = false;
-        Self { logs, readers, dropped, is_past, next_log: 1, next_reader: 1, next_epoch: 1 }
+        let (is_past, rates) = (false, Rates::default());
+        let (next_log, next_reader, next_epoch) = (1, 1, 1);
+        Self { logs, readers, dropped, is_past, rates, next_log, next_reader, next_epoch }
     }
 }
 
@@ -279,7 +165,26 @@ impl State {
     #[must_use]
     pub fn info(&self, id: LogId) -> Info {
         let log = &self.logs[&id];
-        Info { id, name: log.name.clone(), numbers: (log.first, log.next(), log.last_txid()) }
+        Info {
+            id,
+            name: log.name.clone(),
+            numbers: (log.first, log.next(), log.last_txid()),
+            bytes: log.bytes,
+            sealed: log.sealed,
+            owner: log.owner,
+            version: log.version,
+            options: Arc::clone(&log.options),
+        }
+    }
+
+    pub(crate) fn log_mut(&mut self, log: LogId) -> &mut Log {
+        self.logs.get_mut(&log).expect("it was found before")
+    }
+
+    /// An owner's epoch that nobody has had.
+    pub(crate) fn new_epoch(&mut self) -> Epoch {
+        self.next_epoch += 1;
+        Epoch::new(self.next_epoch - 1)
     }
 
     /// A hash of records of a log, of dropped ones too.
@@ -293,18 +198,7 @@ impl State {
     /// Carries a request out.
     pub fn apply(&mut self, effect: &Effect) -> Outcome {
         match effect {
-            Effect::OpenLog(name, mode) => match (self.log_named(name), mode) {
-                (Some(_), OpenMode::Create) => Outcome::Refused("exists"),
-                (None, OpenMode::Open) => Outcome::Refused("no such log"),
-                (Some(log), _) => Outcome::Logs(vec![self.info(log)]),
-                (None, _) => {
-                    let id = LogId::new(self.next_log);
-                    self.next_log += 1;
-                    let records = Rc::new(Vec::new());
-                    self.logs.insert(id, Log { name: name.clone(), first: 0, records });
-                    Outcome::Logs(vec![self.info(id)])
-                }
-            },
+            Effect::OpenLog(name, mode, options) => self.open_log(name, *mode, options.as_ref()),
             Effect::DropLog(name) => {
                 let Some(log) = self.log_named(name) else {
                     return Outcome::Refused("no such log");
@@ -317,14 +211,14 @@ impl State {
                 Outcome::Done
             }
             Effect::Truncate(log, before) => self.truncate(*log, *before),
-            Effect::Append { parts, oversize, .. } => {
-                match self.check(parts).or(oversize.then_some("too large")) {
+            Effect::Append { parts, author, oversize, .. } => {
+                match self.check(parts, *author).or(oversize.then_some("too large")) {
                     Some(why) => Outcome::Refused(why),
                     None => Outcome::Appended(0, self.append(parts)),
                 }
             }
-            Effect::OpenReader { name, sources, change } => {
-                self.open_reader(name, sources, *change)
+            Effect::OpenReader { name, sources, change, owns } => {
+                self.open_reader(name, sources, *change, owns)
             }
             Effect::DropReader(name) => match self.reader_named(name) {
                 Some(reader) => {
@@ -337,12 +231,7 @@ impl State {
                 self.part(*reader, *epoch, *number, bytes)
             }
             Effect::Commit(commit) => self.commit(commit),
-            Effect::ListLogs(prefix) => {
-                let named = self.logs.iter().filter(|(_, log)| log.name.starts_with(prefix));
-                let mut infos: Vec<_> = named.map(|(id, _)| self.info(*id)).collect();
-                infos.sort_by(|a, b| a.name.cmp(&b.name));
-                Outcome::Logs(infos)
-            }
+            Effect::ListLogs { prefix, after, limit } => self.list_logs(prefix, after, *limit),
             Effect::Describe(log) => match self.logs.contains_key(log) {
                 true => Outcome::Logs(vec![self.info(*log)]),
                 false => Outcome::Refused("dropped"),
@@ -352,20 +241,55 @@ impl State {
                 names.sort();
                 Outcome::Readers(names)
             }
+            Effect::Seal(log, author) => self.seal(*log, *author),
+            Effect::SetOptions { log, options, replaces } => {
+                self.set_options(*log, options, *replaces)
+            }
+            Effect::Rename(log, name) => self.rename(*log, name),
+            Effect::SetRates(rates) => {
+                self.rates = *rates;
+                Outcome::Done
+            }
+            Effect::OpenWriter { log, name, increasing, exclusive } => {
+                self.open_writer(*log, name.as_deref(), *increasing, *exclusive)
+            }
+            Effect::Share(log) => self.share(*log),
+            Effect::Forget(log, name) => self.forget(*log, name),
+            Effect::ListWriters(log) => self.list_writers(*log),
+            Effect::Write(write) => self.write(write),
         }
     }
 
-    fn part(&mut self, reader: ReaderId, epoch: Epoch, number: u64, bytes: &Blob) -> Outcome {
-        if let Some(why) = self.check_owner(reader, epoch) {
-            return Outcome::Refused(why);
+    fn open_log(
+        &mut self,
+        name: &str,
+        mode: OpenMode,
+        options: Option<&Arc<LogOptions>>,
+    ) -> Outcome {
+        match (self.log_named(name), mode) {
+            (Some(_), OpenMode::Create) => return Outcome::Refused("exists"),
+            (None, OpenMode::Open) => return Outcome::Refused("no such log"),
+            (Some(log), _) => return Outcome::Logs(vec![self.info(log)]),
+            (None, _) if options.is_some_and(|options| !is_valid(options)) => {
+                return Outcome::Refused("options");
+            }
+            (None, _) => {}
         }
-        let reader = self.readers.get_mut(&reader).expect("it was checked");
-        if reader.parts_for != number {
-            reader.parts_for = number;
-            reader.parts.clear();
-        }
-        reader.parts.push(bytes.clone());
-        Outcome::Done
+        let id = LogId::new(self.next_log);
+        self.next_log += 1;
+        let log = Log {
+            name: name.to_owned(),
+            first: 0,
+            records: Rc::new(Vec::new()),
+            bytes: 0,
+            sealed: false,
+            owner: Epoch::new(0),
+            version: u32::from(options.is_some()),
+            options: options.cloned().unwrap_or_default(),
+            writers: BTreeMap::new(),
+        };
+        self.logs.insert(id, log);
+        Outcome::Logs(vec![self.info(id)])
     }
 
     /// A request was refused because the disk is full.
@@ -377,21 +301,31 @@ impl State {
         }
     }
 
-    /// Notes where appended records stand.
+    /// Notes where appended records stand, or finds them where they were before.
     pub fn place(&mut self, effect: &Effect, outcome: &Outcome, places: &[Option<Dlsn>]) {
-        let (Effect::Append { parts, .. } | Effect::Commit(Commit { outputs: parts, .. })) = effect
-        else {
-            return;
-        };
-        let Outcome::Appended(_, numbers) = outcome else { return };
-        for (((log, _), (first, count)), dlsn) in parts.iter().zip(numbers).zip(places) {
-            assert_eq!(*count > 0, dlsn.is_some(), "records stand somewhere");
-            let Some(dlsn) = dlsn else { continue };
-            for index in 0..u32::try_from(*count).expect("few records") {
-                let slot = dlsn.slot() + index;
-                let dlsn = Dlsn::new(dlsn.segment(), dlsn.entry(), slot);
-                self.learn(*log, first + u64::from(index), dlsn);
+        match (effect, outcome) {
+            (
+                Effect::Append { parts, .. } | Effect::Commit(Commit { outputs: parts, .. }),
+                Outcome::Appended(_, numbers),
+            ) => {
+                for (((log, _), at), dlsn) in parts.iter().zip(numbers).zip(places) {
+                    self.place_part(*log, *at, *dlsn);
+                }
             }
+            (Effect::Write(Write { log, .. }), Outcome::Written { at, .. }) => {
+                self.place_part(*log, *at, places[0]);
+            }
+            _ => {}
+        }
+    }
+
+    fn place_part(&mut self, log: LogId, (first, count): (u64, u64), dlsn: Option<Dlsn>) {
+        assert_eq!(count > 0, dlsn.is_some(), "records stand somewhere");
+        let Some(dlsn) = dlsn else { return };
+        for index in 0..u32::try_from(count).expect("few records") {
+            let slot = dlsn.slot() + index;
+            let dlsn = Dlsn::new(dlsn.segment(), dlsn.entry(), slot);
+            self.learn(log, first + u64::from(index), dlsn);
         }
     }
 
@@ -402,8 +336,9 @@ impl State {
         if let Some(before) = at.checked_sub(1).and_then(|before| log.records[before].dlsn) {
             assert!(before < dlsn, "positions of a log ascend");
         }
-        if log.records[at].dlsn.is_none() {
-            Rc::make_mut(&mut log.records)[at].dlsn = Some(dlsn);
+        match log.records[at].dlsn {
+            Some(known) => assert_eq!(known, dlsn, "a record stands in one place"),
+            None => Rc::make_mut(&mut log.records)[at].dlsn = Some(dlsn),
         }
     }
 
@@ -422,13 +357,28 @@ impl State {
         Outcome::Done
     }
 
-    fn check(&self, parts: &[(LogId, Vec<NewRecord>)]) -> Option<&'static str> {
+    /// Why these records cannot be appended.
+    pub(crate) fn check(
+        &self,
+        parts: &[(LogId, Vec<NewRecord>)],
+        author: Author,
+    ) -> Option<&'static str> {
         let mut last: BTreeMap<LogId, u64> = BTreeMap::new();
         for (id, records) in parts {
             let Some(log) = self.logs.get(id) else { return Some("dropped") };
+            if log.sealed {
+                return Some("sealed");
+            }
+            if !log.takes_from(author) {
+                return Some("owned");
+            }
+            let len_max = log.options.record_size_max.map_or(usize::MAX, |max| max.get() as usize);
             let last = last.entry(*id).or_insert(log.last_txid());
             for record in records {
                 let txid = record.txid.unwrap_or(*last);
+                if record.len > len_max {
+                    return Some("too large");
+                }
                 if txid < *last {
                     return Some("txid");
                 }
@@ -438,7 +388,7 @@ impl State {
         None
     }
 
-    fn append(&mut self, parts: &[(LogId, Vec<NewRecord>)]) -> Vec<(u64, u64)> {
+    pub(crate) fn append(&mut self, parts: &[(LogId, Vec<NewRecord>)]) -> Vec<(u64, u64)> {
         let mut places = Vec::new();
         for (id, new) in parts {
             let log = self.logs.get_mut(id).expect("it was checked");
@@ -447,118 +397,10 @@ impl State {
             let records = Rc::make_mut(&mut log.records);
             for NewRecord { id, len, txid: own } in new {
                 txid = own.unwrap_or(txid);
+                log.bytes += (RECORD_HEADER_SIZE + len) as u64;
                 records.push(Record { id: *id, len: *len, txid, dlsn: None });
             }
         }
         places
-    }
-
-    fn open_reader(&mut self, name: &str, sources: &[String], change: bool) -> Outcome {
-        let known = self.reader_named(name);
-        let stored = known.map(|id| self.readers[&id].sources.clone());
-        let mut positions = Vec::new();
-        for source in sources {
-            let Some(log) = self.log_named(source) else {
-                return Outcome::Refused("no such log");
-            };
-            let before = stored.iter().flatten().find(|(have, _)| *have == log);
-            positions.push((log, before.map_or(self.logs[&log].first, |(_, next)| *next)));
-        }
-        positions.sort_unstable();
-        positions.dedup();
-        if sources.is_empty() {
-            match &stored {
-                Some(stored) => positions.clone_from(stored),
-                None => return Outcome::Refused("no such processor"),
-            }
-        }
-        if stored.is_some_and(|stored| !change && stored != positions) {
-            return Outcome::Refused("other sources");
-        }
-        let id = known.unwrap_or(ReaderId::new(self.next_reader));
-        let epoch = Epoch::new(self.next_epoch);
-        self.next_epoch += 1;
-        self.next_reader += u64::from(known.is_none());
-        let reader = self.readers.entry(id).or_insert_with(|| Reader {
-            name: name.to_owned(),
-            epoch,
-            sources: Vec::new(),
-            starts: BTreeMap::new(),
-            commits: 0,
-            snapshot: None,
-            deltas: Vec::new(),
-            ended: false,
-            parts: Vec::new(),
-            parts_for: 0,
-        });
-        for (log, next) in &positions {
-            reader.starts.entry(*log).or_insert(*next);
-        }
-        reader.starts.retain(|log, _| positions.iter().any(|(have, _)| have == log));
-        (reader.epoch, reader.sources, reader.ended) = (epoch, positions, false);
-        reader.parts.clear();
-        Outcome::Owned(Restored {
-            reader: id,
-            epoch,
-            sources: reader.sources.clone(),
-            snapshot: reader.snapshot.clone(),
-            deltas: reader.deltas.clone(),
-            commits: reader.commits,
-        })
-    }
-
-    fn check_owner(&self, reader: ReaderId, epoch: Epoch) -> Option<&'static str> {
-        match self.readers.get(&reader) {
-            None => Some("dropped"),
-            Some(state) if state.epoch != epoch => Some("fenced"),
-            Some(state) => state.ended.then_some("ended"),
-        }
-    }
-
-    fn commit(&mut self, commit: &Commit) -> Outcome {
-        if let Some(why) = self.check_owner(commit.reader, commit.epoch) {
-            return Outcome::Refused(why);
-        }
-        let stored = &self.readers[&commit.reader];
-        let follows = |(log, from, to): &(LogId, u64, u64)| {
-            stored.sources.contains(&(*log, *from)) && from <= to && *to <= self.logs[log].next()
-        };
-        let snapshot = commit.state.as_ref().is_some_and(|(snapshot, _)| *snapshot);
-        let parts = commit.parts == 0
-            || stored.parts_for == commit.number && stored.parts.len() == commit.parts;
-        let why = if commit.number != stored.commits + 1 {
-            Some("overtaken")
-        } else if !commit.moves.iter().all(follows) {
-            Some("position")
-        } else if self.check(&commit.outputs).is_some() {
-            Some("output")
-        } else {
-            (snapshot && !parts).then_some("ended")
-        };
-        let reader = self.readers.get_mut(&commit.reader).expect("it was checked");
-        if let Some(why) = why {
-            reader.ended = true;
-            return Outcome::Refused(why);
-        }
-        reader.commits += 1;
-        let number = reader.commits;
-        for (log, _, to) in &commit.moves {
-            let source = reader.sources.iter_mut().find(|(have, _)| have == log);
-            source.expect("it follows").1 = *to;
-        }
-        match &commit.state {
-            None => {}
-            Some((false, bytes)) => reader.deltas.push(bytes.clone()),
-            Some((true, last)) => {
-                let mut whole = Vec::new();
-                let parts = reader.parts.iter().take(commit.parts);
-                parts.for_each(|part| whole.extend_from_slice(&part.0));
-                whole.extend_from_slice(&last.0);
-                reader.snapshot = Some(Blob(whole.into()));
-                reader.deltas.clear();
-            }
-        }
-        reader.parts.clear();
-        Outcome::Appended(number, self.append(&commit.outputs))
     }
 }

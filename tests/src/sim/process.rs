@@ -16,8 +16,9 @@ use oncelog::request::Request;
 use oncelog::shard::Shard;
 
 use crate::sim::asking::take;
+use crate::sim::effect::Outcome;
 use crate::sim::faults::Faults;
-use crate::sim::model::{Outcome, State};
+use crate::sim::model::State;
 use crate::sim::witness::Blind;
 use crate::sim::world::{Crashed, World};
 
@@ -51,6 +52,7 @@ impl World {
         self.owning.clear();
         self.reads.clear();
         let asked: Vec<_> = self.asked.drain(..).map(|asked| asked.effect).collect();
+        self.clients.writing.process_ended(&asked);
         for mut state in std::mem::take(&mut self.bases) {
             self.bases.push(state.clone());
             for effect in &asked {

@@ -92,7 +92,8 @@ pub fn records_of(answer: &ReadAnswer) -> Result<Vec<ReadRecord>, String> {
         if next.is_some_and(|next| next != section.first) {
             return Err(format!("a gap before sequence {}", section.first));
         }
-        let mut bytes = section.bytes.clone();
+        let unpacked = section.codec.unpack(&section.bytes, section.raw_len);
+        let mut bytes = unpacked.ok_or("a section that is not as long as it says")?;
         for slot in 0..section.count {
             let sequence = section.first.after(slot.into()).get();
             let taken = take_record(&mut bytes).ok_or("a section that is no records")?;

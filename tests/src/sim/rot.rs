@@ -50,6 +50,7 @@ impl World {
         // Epochs may be given a second time then: owners of before must not come back. (They are
         // handles of a process that is over.)
         self.clients.owners.clear();
+        self.clients.writing.forget_all();
         // Of what stood at one instant all may have been true.
         let safe = self.past.iter().map(|(at, _)| *at).rfind(|at| *at < blind.since).unwrap_or(0);
         let after = self.past.iter().filter(|(at, _)| *at >= safe);

@@ -2,11 +2,15 @@
 //!
 //! Not here: what holds in every world (`world`, `audit`).
 
+use std::sync::Arc;
+
+use oncelog::change::Author;
 use oncelog::limits::NO_SPACE_RETRY_US;
 use oncelog::reply::pair;
 use oncelog::request::{At, OpenMode, ReadRequest, Request, Wait};
+use oncelog::{LogOptions, Rates};
 
-use crate::sim::model::{Commit, Effect, NewRecord};
+use crate::sim::effect::{Commit, Effect, NewRecord};
 use crate::sim::reading::Reading;
 use crate::sim::world::World;
 
@@ -20,18 +24,18 @@ impl World {
     /// If it is otherwise.
     pub fn fill_the_disk(&mut self) {
         self.reopen();
-        self.asks(Effect::OpenLog(LOG.to_owned(), OpenMode::Create));
+        self.asks(Effect::OpenLog(LOG.to_owned(), OpenMode::Create, None));
         let (name, sources) = ("g/p0".to_owned(), vec![LOG.to_owned()]);
-        self.asks(Effect::OpenReader { name, sources, change: false });
+        self.asks(Effect::OpenReader { name, sources, change: false, owns: Vec::new() });
 
         // Several segments, so that a truncation can make room without the file system's help.
-        (100..200).for_each(|id| self.append_one(id));
+        (0..100).for_each(|_| self.append_one());
         self.append_until_refused();
         self.read_on();
         self.move_to_the_end();
         self.truncate_to_the_end();
         let before = self.coverage.counts.appends;
-        self.append_one(0);
+        self.append_one();
         assert_eq!(self.coverage.counts.appends, before + 1, "a truncation made room");
 
         self.append_until_refused();
@@ -40,7 +44,7 @@ impl World {
         self.pump();
         self.drain();
         let before = self.coverage.counts.appends;
-        self.append_one(1);
+        self.append_one();
         assert_eq!(self.coverage.counts.appends, before + 1, "there was room again");
         self.crash();
         self.reopen();
@@ -52,17 +56,23 @@ impl World {
         self.drain();
     }
 
-    fn append_one(&mut self, id: u64) {
+    fn append_one(&mut self) {
+        self.append_some(1, 30_000);
+    }
+
+    fn append_some(&mut self, count: u64, len: usize) {
         let log = self.bases[0].log_named(LOG).expect("it was created");
-        let parts = vec![(log, vec![NewRecord { id, len: 30_000, txid: None }])];
-        self.asks(Effect::Append { parts, alone: true, oversize: false });
+        let record = |id| NewRecord { id, len, txid: None };
+        let records = (0..count).map(|_| record(self.clients.new_id())).collect();
+        let (parts, author) = (vec![(log, records)], Author::Anyone);
+        self.asks(Effect::Append { parts, author, alone: count == 1, oversize: false });
     }
 
     fn append_until_refused(&mut self) {
         self.disk.faults.full = true;
         let refused = self.coverage.counts.no_space;
-        for id in 1_000..3_000 {
-            self.append_one(id);
+        for _ in 0..2_000 {
+            self.append_one();
             if self.coverage.counts.no_space > refused {
                 return;
             }
@@ -116,12 +126,75 @@ impl World {
         assert_eq!(self.bases[0].logs[&log].first, next, "truncated out of the reserve");
     }
 
+    /// Appends as fast as it goes to a log with a hard rate: taken from the very microsecond on
+    /// that a refusal named, and over all no more comes than the rate allows.
+    ///
+    /// # Panics
+    /// If it is otherwise.
+    pub fn keep_a_rate(&mut self) {
+        self.reopen();
+        self.keep_the_rate();
+        self.crash();
+        self.reopen();
+    }
+
+    /// See [`keep_a_rate`](Self::keep_a_rate).
+    pub(crate) fn keep_the_rate(&mut self) {
+        let (count, len) = (self.rng.between(1, 3), 100);
+        let rate = self.rng.between(3, 40);
+        let (by_bytes, by_log) = (self.rng.one_in(2), self.rng.one_in(2));
+        let rates = match by_bytes {
+            true => Rates::default().bytes_hard(rate * len).records_soft(1),
+            false => Rates::default().records_hard(rate).bytes_soft(1),
+        };
+        let options = by_log.then(|| Arc::new(LogOptions::default().rates(rates)));
+        self.asks(Effect::OpenLog(LOG.to_owned(), OpenMode::Create, options));
+        if !by_log {
+            self.asks(Effect::SetRates(rates));
+        }
+        for _ in 0..self.rng.below(3) {
+            // A second opening knows the rates by the manifest of the first.
+            self.crash();
+            self.reopen();
+        }
+        let (begin, before) = (self.now.mono_us, self.coverage.counts.appends);
+        let len = usize::try_from(len).expect("small");
+        for _ in 0..100 {
+            let refused = self.append_at_once(count, len);
+            let came = (self.coverage.counts.appends - before) * count;
+            let passed = self.now.mono_us - begin;
+            // A second's worth at first, and the batch that goes beyond it.
+            let most = rate + count + rate * passed / 1_000_000 + 1;
+            assert!(came <= most, "{came} records in {passed} us at {rate} a second");
+            let Some(until) = refused else { continue };
+            assert!(came > rate, "refused after {came} records at {rate} a second");
+            self.now.mono_us = until - 1;
+            let refused = self.append_at_once(count, len);
+            assert!(refused.is_none_or(|again| again == until), "it says another time");
+            self.now.mono_us = self.now.mono_us.max(until);
+            assert_eq!(self.append_at_once(count, len), None, "it is time");
+        }
+        if !by_log {
+            self.asks(Effect::SetRates(Rates::default()));
+        }
+        self.asks(Effect::DropLog(LOG.to_owned()));
+    }
+
+    /// Appends; when to come again if that was refused.
+    fn append_at_once(&mut self, count: u64, len: usize) -> Option<u64> {
+        let refused = self.coverage.counts.over_capacity;
+        self.append_some(count, len);
+        // While it waits for a roll, time passes, and it is judged behind that.
+        let is_refused = self.coverage.counts.over_capacity > refused;
+        is_refused.then_some(self.now.mono_us + self.told_wait_us)
+    }
+
     /// Creates logs until the manifest is full, and drops some of them again.
     pub(crate) fn crowd(&mut self) {
         let name = |number| format!("g/{}{number}", "many".repeat(60));
         let mut number = 0;
         while self.coverage.counts.too_many == 0 {
-            self.asks(Effect::OpenLog(name(number), OpenMode::Create));
+            self.asks(Effect::OpenLog(name(number), OpenMode::Create, None));
             number += 1;
             assert!(number < 1_000, "the manifest is never full");
         }

@@ -28,8 +28,9 @@ use crate::sim::asking::{Answered, Waiting, request_of};
 use crate::sim::clients::Clients;
 use crate::sim::coverage::Coverage;
 use crate::sim::disk::SimDisk;
+use crate::sim::effect::{Effect, Outcome};
 use crate::sim::faults::Faults;
-use crate::sim::model::{Effect, Outcome, State};
+use crate::sim::model::State;
 use crate::sim::reading::{Reading, Times};
 use crate::sim::weather::Weather;
 
@@ -76,6 +77,8 @@ pub struct World {
     pub(crate) index_cache_size: Option<usize>,
     /// How fast time passes: microseconds between two steps, at most.
     pace_us: u64,
+    /// The wait that the last refusal for a rate named, in microseconds.
+    pub(crate) told_wait_us: u64,
     /// Steps until the process ends in the middle of opening, if it is to.
     pub(crate) crash_in: Option<u64>,
     /// Indexes that this process read.
@@ -121,6 +124,7 @@ impl World {
             config,
             index_cache_size: None,
             pace_us: 300,
+            told_wait_us: 0,
             crash_in: None,
             indexes_read: BTreeSet::new(),
             is_over: false,
@@ -141,6 +145,8 @@ impl World {
             self.crowd();
         } else if self.rng.one_in(6) {
             self.begin_small();
+        } else if self.clients.is_rated {
+            self.keep_the_rate();
         }
         for _ in 0..self.weather.episodes {
             self.episode();
@@ -206,8 +212,9 @@ impl World {
             self.now.wall_us += 6_000_000;
         }
         let fills = self.weather.full && self.rng.one_in(2);
-        if fills {
-            // A shard that stops does not say which of its requests had found no room before.
+        let refuses = fills || self.clients.is_rated;
+        if refuses {
+            // A shard that stops does not say which of its requests had been refused before.
             let Faults { read, misread, .. } = self.disk.faults;
             self.disk.faults = Faults { read, misread, ..Faults::default() };
         }
@@ -222,8 +229,8 @@ impl World {
             }
             self.step();
         }
-        // The model cannot know which requests without an answer found no room.
-        if fills || self.weather.crowded || self.rng.one_in(3) {
+        // The model cannot know which requests without an answer found no room, or came too fast.
+        if refuses || self.weather.crowded || self.rng.one_in(3) {
             self.drain();
         }
         self.disk.faults = Faults::default();
