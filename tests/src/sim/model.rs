@@ -373,17 +373,24 @@ impl State {
                 return Some("owned");
             }
             let len_max = log.options.record_size_max.map_or(usize::MAX, |max| max.get() as usize);
-            let last = last.entry(*id).or_insert(log.last_txid());
+            let mut own = log.last_txid();
             for record in records {
-                let txid = record.txid.unwrap_or(*last);
+                let txid = record.txid.unwrap_or(own);
                 if record.len > len_max {
                     return Some("too large");
                 }
-                if txid < *last {
+                if txid < own {
                     return Some("txid");
                 }
-                *last = txid;
+                own = txid;
             }
+            // The same log may come twice: what came before goes first.
+            let mut given = records.iter().filter_map(|record| record.txid);
+            let last = last.entry(*id).or_default();
+            if given.clone().next().is_some_and(|txid| txid < *last) {
+                return Some("txid");
+            }
+            *last = given.next_back().unwrap_or(*last);
         }
         None
     }
