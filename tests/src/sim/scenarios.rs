@@ -153,7 +153,8 @@ impl World {
             self.asks(Effect::SetRates(rates));
         }
         for _ in 0..self.rng.below(3) {
-            // A second opening knows the rates by the manifest of the first.
+            // What is written begins a segment: the next opening knows the rates by its manifest.
+            self.append_one();
             self.crash();
             self.reopen();
         }
