@@ -51,8 +51,9 @@ fn acked_records_survive_any_crash() {
     let numbers = ["numbers forgotten", "numbers out of order", "resends that were not"];
     let writers = ["repeats", "resends that were there", "writers fenced", "writers unknown"];
     let owners = ["writers taken over", "owned refusals", "owners appends", "outputs refused"];
-    let ends = ["logs sealed", "sealed refusals", "renames", "options set", "options conflicts"];
-    let all = [&numbers[..], &writers, &owners, &ends, &["sections packed", "over capacity"]];
+    let ends = ["logs sealed", "ends read", "sealed refusals", "options set", "options conflicts"];
+    let all =
+        [&numbers[..], &writers, &owners, &ends, &["renames", "sections packed", "over capacity"]];
     must_meet(&coverage, &all.concat());
 }
 

@@ -133,7 +133,9 @@ impl World {
                     checked.map(|count| {
                         let counts = &mut self.coverage.counts;
                         counts.records_read += count as u64;
-                        counts.waits_over += u64::from(count == 0 && read.wait != Wait::No);
+                        counts.ends_read += u64::from(answer.end);
+                        let over = count == 0 && !answer.end && read.wait != Wait::No;
+                        counts.waits_over += u64::from(over);
                         let by_key = matches!(read.at, At::TxId(_) | At::Time(_));
                         counts.sought += u64::from(count > 0 && by_key);
                     })

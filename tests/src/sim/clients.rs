@@ -298,7 +298,7 @@ impl World {
         let id = self.any_log();
         let state = &self.bases[0];
         let Some(log) = state.logs.get(&id).or_else(|| state.dropped.get(&id)) else { return };
-        let (next, first) = (log.next(), log.first);
+        let (next, first, sealed) = (log.next(), log.first, log.sealed);
         let known = self.rng.pick(&log.records).and_then(|record| record.dlsn);
         let txid = self.rng.pick(&log.records).map_or(0, |record| record.txid);
         let time_us = self.times.any(&mut self.rng).unwrap_or(self.now.wall_us);
@@ -329,7 +329,8 @@ impl World {
             return drop(pending);
         }
         let asked_us = now.mono_us;
-        self.reads.push(Reading { log: id, at, wait, asked_us, acked: next, first, pending });
+        let (log, acked) = (id, next);
+        self.reads.push(Reading { log, at, wait, asked_us, acked, first, sealed, pending });
     }
 
     fn open_processor(&mut self) {

@@ -121,6 +121,8 @@ counters! {
         sealed_refusals,
         /// Logs ended, or found ended.
         logs_sealed,
+        /// Reads that were told that the log has ended.
+        ends_read,
         /// Options replaced.
         options_set,
         /// Options not replaced because someone else had.

@@ -29,6 +29,8 @@ pub struct Reading {
     pub acked: u64,
     /// The log's first record then, as far as was acknowledged.
     pub first: u64,
+    /// Whether it was acknowledged then that the log had ended.
+    pub sealed: bool,
     /// The answer.
     pub pending: Pending<ReadAnswer, ReadError>,
 }
@@ -164,7 +166,14 @@ impl Reading {
         if !self.begins_right(answer, log, times) {
             return Err(format!("the answer begins at {begin}, proven: {}", answer.proven));
         }
-        if records.is_empty() && self.until().is_none_or(|until| now_us < until) {
+        if answer.end && (!log.sealed || !records.is_empty() || begin < log.next()) {
+            return Err("this is not the end of the log".to_owned());
+        }
+        if records.is_empty() && self.sealed && !answer.end {
+            return Err("it does not say that the log has ended".to_owned());
+        }
+        let waits = !answer.end && self.until().is_none_or(|until| now_us < until);
+        if records.is_empty() && waits {
             return Err("a read that waits was answered without records".to_owned());
         }
         if records.is_empty() && begin < self.acked {
@@ -225,7 +234,7 @@ impl Reading {
                 log.records.last().is_none_or(|record| !times.is_from(record.dlsn, time_us))
             }
         };
-        at_tail && self.until().is_none_or(|until| now_us < until)
+        !log.sealed && at_tail && self.until().is_none_or(|until| now_us < until)
     }
 
     /// Whether a refusal is right.

@@ -98,7 +98,8 @@ impl World {
         let now = self.now;
         self.shard.as_mut().expect("a process runs").handle_request(request, now);
         let asked_us = now.mono_us;
-        self.reads.push(Reading { log, at, wait, asked_us, acked, first, pending });
+        let sealed = false;
+        self.reads.push(Reading { log, at, wait, asked_us, acked, first, sealed, pending });
         self.drain();
         assert!(self.coverage.counts.records_read > read, "reads go on");
     }
