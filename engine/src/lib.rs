@@ -80,6 +80,8 @@ pub mod survey;
 pub mod stage;
 #[doc(hidden)]
 pub mod commit;
+#[doc(hidden)]
+pub mod pins;
 mod tail;
 mod roll;
 mod load;
@@ -90,6 +92,7 @@ mod owner;
 mod ownership;
 mod settings;
 mod restore;
+mod carry;
 mod retention;
 mod gauges;
 mod serve;

@@ -125,6 +125,10 @@ pub const DELTAS_DUE: u32 = 1024;
 /// After this many bytes of deltas (or four times the last snapshot) a snapshot is due.
 pub const DELTA_BYTES_DUE: u64 = 4 * MIB as u64;
 
+/// Where a sealed segment stays because of a few records, the dead whole blocks in it are given
+/// back once they are one of so many parts of a segment, and again with each further such part.
+pub const PUNCH_SHARE: u64 = 4;
+
 /// Microseconds without work after which a shard writes an empty entry whose watermark covers all.
 pub const IDLE_WATERMARK_US: u64 = 20_000;
 /// Microseconds between attempts to make a segment while the disk is full.

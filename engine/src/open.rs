@@ -75,6 +75,6 @@ impl Shard {
             }
             ended => self.ended = ended,
         }
-        self.retention_due = true;
+        self.begin_retention();
     }
 }

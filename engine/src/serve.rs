@@ -481,10 +481,7 @@ impl Shard {
                 self.stage(&control);
                 self.meters.forget(log);
                 self.answer(Answer::other(reply, Ok(())));
-                self.removals += 1;
-                self.reads.wake(log);
-                self.advance_woken();
-                self.retention_due = true;
+                self.records_gone(log);
             }
         }
         None
@@ -520,10 +517,7 @@ impl Shard {
                 let ordinal = self.journal.staged_ordinal();
                 self.catalog.set_truncated(log, ordinal);
                 self.answer(Answer::other(reply, Ok(())));
-                self.removals += 1;
-                self.reads.wake(log);
-                self.advance_woken();
-                self.retention_due = true;
+                self.records_gone(log);
             }
         }
         None

@@ -29,6 +29,7 @@ use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
 use crate::judge::{Last, Later, Newer};
 use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, WRITING_US};
 use crate::metrics::Meter;
+use crate::pins::Pins;
 use crate::position::{LogId, SegmentId, ShardId};
 use crate::rates::Meters;
 use crate::reads::Reads;
@@ -132,6 +133,8 @@ pub struct Shard {
     pub(crate) reads: Reads,
     pub(crate) walks: Walks,
     pub(crate) retention_due: bool,
+    /// What keeps each sealed segment.
+    pub(crate) pins: Pins,
     pub(crate) meters: Meters,
     /// A write request that cannot be staged yet. Nothing overtakes it.
     held: Option<Request>,
@@ -190,6 +193,7 @@ impl Shard {
             reads: Reads::default(),
             walks: Walks::default(),
             retention_due: false,
+            pins: Pins::default(),
             meters: Meters::default(),
             held: None,
             deferred: VecDeque::new(),

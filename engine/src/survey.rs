@@ -168,6 +168,10 @@ impl Survey {
         }
         let Some(previous) = &self.previous else { return };
         let before = previous.segment;
+        if checked.header.as_ref().is_some_and(|header| before < header.previous) {
+            // The segment between them was freed: what it led to is gone with it.
+            return;
+        }
         let link = checked.header.as_ref().zip(previous.ends);
         let unlinked = link.is_some_and(|(header, ends)| {
             let named = (header.previous, header.previous_end, header.previous_digest);
@@ -220,7 +224,7 @@ impl Survey {
         let opens = end.is_some();
         let last = self.previous.take().and_then(|previous| previous.catalog);
         let now = end.or(last.as_ref());
-        self.blame_gaps();
+        self.blame_gaps(now, opens);
         for finding in &mut self.findings {
             let before = finding.at_risk.len();
             finding.at_risk.retain_mut(|at_risk| still_needed(at_risk, now, opens, &self.names));
@@ -239,8 +243,13 @@ impl Survey {
         self.findings
     }
 
-    fn blame_gaps(&mut self) {
+    fn blame_gaps(&mut self, now: Option<&Catalog>, opens: bool) {
         for Gap { log, first, end, since, until } in std::mem::take(&mut self.gaps) {
+            let mut needed = AtRisk::Records { log, name: None, first, end };
+            if !still_needed(&mut needed, now, opens, &self.names) {
+                // It stood in a segment that was freed, or it does not matter any more.
+                continue;
+            }
             let at_risk = AtRisk::Records { log, name: None, first, end };
             let blamed = self.holes.iter().filter(|hole| (since..until).contains(hole));
             let blamed: Vec<_> = blamed.copied().collect();

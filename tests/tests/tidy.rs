@@ -43,6 +43,7 @@ const LAYERS: &[&[&str]] = &[
         "ownership",
         "settings",
         "restore",
+        "carry",
         "retention",
         "gauges",
         "serve",
