@@ -13,7 +13,7 @@
 
 mod manifest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -92,6 +92,8 @@ pub struct ReaderState {
 pub struct Catalog {
     logs: FxHashMap<LogId, LogState>,
     log_names: BTreeMap<String, LogId>,
+    /// Logs with records that may go by themselves.
+    retained: BTreeSet<LogId>,
     readers: FxHashMap<ReaderId, ReaderState>,
     reader_names: BTreeMap<String, ReaderId>,
     segments: BTreeMap<SegmentId, ManifestSegment>,
@@ -121,6 +123,7 @@ impl Default for Catalog {
         Self {
             logs: FxHashMap::default(),
             log_names: BTreeMap::new(),
+            retained: BTreeSet::new(),
             readers: FxHashMap::default(),
             reader_names: BTreeMap::new(),
             segments: BTreeMap::new(),
@@ -168,6 +171,21 @@ impl Catalog {
         let names = self.log_names.range::<str, _>((from, Bound::Unbounded));
         let names = names.take_while(move |(name, _)| name.starts_with(prefix));
         names.map(|(name, log)| (name.as_str(), *log))
+    }
+
+    /// Logs with records that may go by themselves.
+    #[must_use]
+    pub fn retained(&self) -> &BTreeSet<LogId> {
+        &self.retained
+    }
+
+    fn set_retained(&mut self, log: LogId) {
+        let options = self.logs.get(&log).and_then(|state| state.options.as_ref());
+        if options.is_some_and(|options| options.retention.is_some()) {
+            self.retained.insert(log);
+        } else {
+            self.retained.remove(&log);
+        }
     }
 
     /// The processor with this number.
@@ -343,6 +361,7 @@ impl Catalog {
             Control::LogDropped { log } => {
                 let state = self.logs.remove(log).ok_or("a log is dropped that is not there")?;
                 self.log_names.remove(&state.name);
+                self.retained.remove(log);
                 self.manifest_size -= Control::ManifestLog(manifest_log(*log, &state)).size();
                 self.manifest_size -= self.writers.remove_all(*log);
             }
@@ -487,6 +506,7 @@ impl Catalog {
         }
         self.manifest_size += Control::ManifestLog(manifest_log(*log, state)).size();
         self.manifest_size -= before;
+        self.set_retained(*log);
         Ok(())
     }
 

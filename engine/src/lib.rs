@@ -93,6 +93,7 @@ mod ownership;
 mod settings;
 mod restore;
 mod carry;
+mod expiry;
 mod retention;
 mod gauges;
 mod serve;

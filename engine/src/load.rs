@@ -30,6 +30,8 @@ pub(crate) enum Waiter {
     Read(u64),
     /// What this segment holds is looked for.
     Retention(SegmentId),
+    /// What may go by itself is looked for.
+    Expiry,
 }
 
 /// An index on its way.
@@ -206,12 +208,14 @@ impl Shard {
     fn loaded(&mut self, segment: SegmentId, index: SegmentIndex) {
         let load = self.reads.loads.remove(&segment).expect("it was being loaded");
         let (mut reads, mut cached) = (Vec::new(), self.cache.has(segment));
+        let mut expires = false;
         for waiter in load.waiters {
             match waiter {
                 Waiter::Read(job) => {
                     cached = true;
                     reads.push(job);
                 }
+                Waiter::Expiry => (cached, expires) = (true, true),
                 Waiter::Retention(of) => {
                     // Once seen it is not needed again: indexes that reads use stay in the cache.
                     self.look(of, segment, &index);
@@ -222,6 +226,9 @@ impl Shard {
         if cached {
             self.cache.insert(segment, index);
         }
+        if expires {
+            self.expiry_loaded(true);
+        }
         reads.into_iter().for_each(|job| self.advance_read(job));
     }
 
@@ -231,6 +238,7 @@ impl Shard {
             match waiter {
                 Waiter::Read(job) => self.fail_read(job, error.clone()),
                 Waiter::Retention(_) => self.pins.failed(),
+                Waiter::Expiry => self.expiry_loaded(false),
             }
         }
     }

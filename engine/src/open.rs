@@ -76,5 +76,6 @@ impl Shard {
             ended => self.ended = ended,
         }
         self.begin_retention();
+        self.expiry.set_due();
     }
 }

@@ -307,6 +307,7 @@ impl Shard {
             self.give_back(ended);
         }
         self.retention_due = true;
+        self.expiry.set_due();
     }
 
     /// The fresh segment is durable: what stood behind the old one's end is kept in a side file,

@@ -197,14 +197,21 @@ impl Shard {
     /// The segment that holds a durable record of a log. What was found out on the way stays with
     /// the read, so each index that it waits for is progress, however few of them fit into memory.
     pub(crate) fn find(&mut self, id: u64, log: LogId, sequence: Sequence) -> Where {
+        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        let mut search = std::mem::take(&mut job.search);
+        let found = self.search(&mut search, log, sequence);
+        self.reads.jobs.get_mut(&id).expect("it is being advanced").search = search;
+        found
+    }
+
+    /// As [`find`](Self::find), for whoever keeps what was found out so far.
+    pub(crate) fn search(&mut self, search: &mut Search, log: LogId, sequence: Sequence) -> Where {
         if self.index.log(log).is_some_and(|span| span.start <= sequence) {
             return self.newest().map_or_else(|| self.nowhere(), Where::Segment);
         }
-        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
-        if job.search.sequence != sequence {
-            job.search = Search { sequence, ..Search::default() };
+        if search.sequence != sequence {
+            *search = Search { sequence, ..Search::default() };
         }
-        let search = &mut job.search;
         loop {
             let live = self.catalog.segments().filter(|s| !s.freed).map(|s| s.segment);
             let between: Vec<_> = live

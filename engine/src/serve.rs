@@ -225,6 +225,13 @@ impl Shard {
     pub(crate) fn stage(&mut self, control: &Control) {
         let at = self.journal.next_link();
         self.journal.put_control(control);
+        if let Control::Checkpoint(_)
+        | Control::ReaderOpened { .. }
+        | Control::ReaderDropped { .. } = control
+        {
+            // A log may be needed by fewer processors now.
+            self.expiry.touch();
+        }
         self.catalog.apply(control, at).expect("the request was checked against the catalog");
     }
 
@@ -513,14 +520,18 @@ impl Shard {
             Admit::Hold => return Some(Request::Truncate { log, before, reply }),
             Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
             Admit::Yes => {
-                self.stage(&control);
-                let ordinal = self.journal.staged_ordinal();
-                self.catalog.set_truncated(log, ordinal);
+                self.truncate_to(log, before);
                 self.answer(Answer::other(reply, Ok(())));
-                self.records_gone(log);
             }
         }
         None
+    }
+
+    /// Truncates a log. The caller was admitted and checked everything.
+    pub(crate) fn truncate_to(&mut self, log: LogId, before: Sequence) {
+        self.stage(&Control::LogTruncated { log, first: before });
+        self.catalog.set_truncated(log, self.journal.staged_ordinal());
+        self.records_gone(log);
     }
 
     fn check_truncation(&self, log: LogId, before: Sequence) -> Result<(), LogError> {

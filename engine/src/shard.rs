@@ -22,6 +22,7 @@ use crate::buf::Buf;
 use crate::catalog::Catalog;
 use crate::commit::{InFlight, Journal, Work};
 use crate::error::{OpenError, Stopped};
+use crate::expiry::Expiry;
 use crate::format::entry::Flags;
 use crate::format::{EngineId, Place};
 use crate::index::{IndexCache, SectionRef, SegmentIndex};
@@ -135,6 +136,7 @@ pub struct Shard {
     pub(crate) retention_due: bool,
     /// What keeps each sealed segment.
     pub(crate) pins: Pins,
+    pub(crate) expiry: Expiry,
     pub(crate) meters: Meters,
     /// A write request that cannot be staged yet. Nothing overtakes it.
     held: Option<Request>,
@@ -194,6 +196,7 @@ impl Shard {
             walks: Walks::default(),
             retention_due: false,
             pins: Pins::default(),
+            expiry: Expiry::default(),
             meters: Meters::default(),
             held: None,
             deferred: VecDeque::new(),
@@ -295,7 +298,7 @@ impl Shard {
             .spares
             .retry_at()
             .filter(|_| waits_for_space || self.journal.percent_used() >= SOON_PERCENT);
-        let due = [self.idle_at(), space, self.reads.next_deadline()];
+        let due = [self.idle_at(), space, self.reads.next_deadline(), self.expiry_at()];
         due.into_iter().flatten().min()
     }
 
@@ -335,6 +338,7 @@ impl Shard {
             if let Some(work) = self.poll_roll(now) {
                 return Some(work);
             }
+            self.poll_expiry(now);
             self.poll_retention();
             if let Some((work, kind)) = self.journal.poll(now) {
                 return Some((purpose_of(work), kind));
@@ -526,6 +530,9 @@ impl Shard {
             let mut has_records = false;
             for head in entry.sections.iter().filter(|head| !head.is_control()) {
                 has_records = true;
+                if self.catalog.retained().contains(&head.log) {
+                    self.expiry.touch();
+                }
                 let place = (entry.place.entry, offset);
                 let section = SectionRef::new(head, place, entry.time_us);
                 self.index.add(head.log, section);

@@ -16,6 +16,7 @@ pub mod damage;
 pub mod disk;
 pub mod faults;
 pub mod file;
+pub mod keeping;
 pub mod model;
 pub mod names;
 pub mod ops;

@@ -44,6 +44,7 @@ const LAYERS: &[&[&str]] = &[
         "settings",
         "restore",
         "carry",
+        "expiry",
         "retention",
         "gauges",
         "serve",

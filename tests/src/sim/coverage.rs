@@ -75,6 +75,8 @@ counters! {
         appends,
         /// Batches over several logs acknowledged.
         batches,
+        /// Records that went by themselves.
+        expired,
         /// Records read and compared.
         records_read,
         /// Of these reads, those that began at a transaction id or a time.

@@ -136,6 +136,9 @@ impl World {
 
     /// The whole life of the world.
     pub fn run(&mut self) {
+        if self.rng.one_in(16) {
+            return self.keep_by_policy();
+        }
         self.reopen();
         if self.weather.crowded {
             self.crowd();
