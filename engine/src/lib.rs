@@ -94,6 +94,7 @@ mod settings;
 mod restore;
 mod carry;
 mod expiry;
+mod punch;
 mod retention;
 mod gauges;
 mod serve;

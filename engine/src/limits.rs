@@ -129,6 +129,9 @@ pub const DELTA_BYTES_DUE: u64 = 4 * MIB as u64;
 /// back once they are one of so many parts of a segment, and again with each further such part.
 pub const PUNCH_SHARE: u64 = 4;
 
+/// Stretches of fewer dead bytes are left: each hole costs the file system an entry in its map.
+pub const PUNCH_SIZE_MIN: u64 = 16 * KIB as u64;
+
 /// Microseconds between two looks at what retention lets go, at least, unless a segment was sealed
 /// or options changed.
 pub const RETENTION_EVERY_US: u64 = 60_000_000;

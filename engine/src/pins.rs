@@ -57,7 +57,8 @@ pub struct Pins {
     dead: BTreeSet<SegmentId>,
     /// Parts of them are damaged: only the next segment tells what they held.
     damaged: BTreeSet<SegmentId>,
-    /// And of the next one too: what they held cannot be told.
+    /// And of the next one too, so what they held cannot be told; or there is nothing to be done
+    /// about them before another segment is sealed.
     stuck: BTreeSet<SegmentId>,
 }
 
@@ -95,8 +96,11 @@ impl Pins {
     /// It was looked into: logs with live records in it.
     pub fn looked(&mut self, segment: SegmentId, mut live: Vec<Held>, segment_size: u64) {
         assert_eq!(self.looking.take(), Some(segment));
+        self.unwatch(segment);
         if live.is_empty() {
             self.segments.remove(&segment);
+            self.stuck.remove(&segment);
+            self.unknown.remove(&segment);
             self.dead.insert(segment);
             return;
         }
@@ -116,6 +120,11 @@ impl Pins {
     /// What the segment that is looked into holds cannot be told now.
     pub fn cannot_tell(&mut self) {
         self.stuck.extend(self.looking.take());
+    }
+
+    /// A segment that was looked into is looked into again once another one is sealed.
+    pub fn look_later(&mut self, segment: SegmentId) {
+        self.stuck.insert(segment);
     }
 
     /// Records of a log died: those before `first`, or all. Segments are to be looked into again.

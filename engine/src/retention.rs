@@ -32,6 +32,7 @@ impl Shard {
         }
         self.poll_carry();
         self.poll_freed();
+        self.poll_punches();
         if self.retention_due && self.roll.is_none() {
             self.retention_due = false;
             self.look_on();
@@ -72,8 +73,12 @@ impl Shard {
             end: span.end(),
             bytes: span.stored_bytes(),
         };
-        let live = index.spans().map(held).filter(|held| self.lives(held)).collect();
+        let live: Vec<_> = index.spans().map(held).filter(|held| self.lives(held)).collect();
+        let stays = !live.is_empty();
         self.pins.looked(segment, live, self.config.segment_size);
+        if stays {
+            self.punch_if_it_pays(segment, index);
+        }
     }
 
     /// The segment is damaged: the next one tells up to where each log stands in it.
@@ -159,7 +164,7 @@ impl Shard {
     fn poll_freed(&mut self) {
         let freed = std::mem::take(&mut self.walks.freed);
         for segment in freed {
-            if self.reads.uses(segment) {
+            if self.reads.uses(segment) || self.punches.uses(segment) {
                 self.walks.freed.push(segment);
                 continue;
             }

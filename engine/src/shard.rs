@@ -32,6 +32,7 @@ use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, WRITING_US};
 use crate::metrics::Meter;
 use crate::pins::Pins;
 use crate::position::{LogId, SegmentId, ShardId};
+use crate::punch::{Holes, Punches};
 use crate::rates::Meters;
 use crate::reads::Reads;
 use crate::recover::{Ended, Recovery};
@@ -81,6 +82,8 @@ pub(crate) enum Purpose {
     Reuse(SpareId),
     /// A freed segment becomes a spare, or goes.
     Recycle(SegmentId, Option<SpareId>),
+    /// Holes of so many bytes are made in a segment.
+    Punch(SegmentId, u64),
     /// Nothing depends on it; a failure is only logged.
     Background(&'static str),
     /// A read of a segment or its side file.
@@ -107,6 +110,8 @@ pub(crate) enum Deferred {
     Restore(u64),
     /// A freed segment's record is durable: now its file may go.
     Freed(SegmentId),
+    /// The record of holes in a segment is durable: now they may be made.
+    Punch(Holes),
     /// A log's end is durable: who waits there is told.
     Sealed(LogId),
 }
@@ -137,6 +142,7 @@ pub struct Shard {
     /// What keeps each sealed segment.
     pub(crate) pins: Pins,
     pub(crate) expiry: Expiry,
+    pub(crate) punches: Punches,
     pub(crate) meters: Meters,
     /// A write request that cannot be staged yet. Nothing overtakes it.
     held: Option<Request>,
@@ -197,6 +203,7 @@ impl Shard {
             retention_due: false,
             pins: Pins::default(),
             expiry: Expiry::default(),
+            punches: Punches::default(),
             meters: Meters::default(),
             held: None,
             deferred: VecDeque::new(),
@@ -427,6 +434,7 @@ impl Shard {
                 Deferred::Answer(answer) => self.answers.push_back(answer),
                 Deferred::Restore(walk) => self.begin_walk(walk),
                 Deferred::Freed(segment) => self.segment_freed(segment),
+                Deferred::Punch(holes) => self.punch_ready(holes),
                 Deferred::Sealed(log) => self.reads.wake(log),
             }
         }
@@ -447,6 +455,7 @@ impl Shard {
                     tracing::warn!(shard = self.config.shard.get(), %error, "{what} failed");
                 }
             }
+            Purpose::Punch(segment, bytes) => self.punched(segment, bytes, done.result),
             _ if self.stopped.is_some() => {}
             Purpose::Entry(ordinal) => match done.result {
                 Ok(count) => {

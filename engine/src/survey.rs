@@ -225,11 +225,16 @@ impl Survey {
         let last = self.previous.take().and_then(|previous| previous.catalog);
         let now = end.or(last.as_ref());
         self.blame_gaps(now, opens);
-        for finding in &mut self.findings {
+        let mut punched = Vec::new();
+        for (index, finding) in self.findings.iter_mut().enumerate() {
             let before = finding.at_risk.len();
             finding.at_risk.retain_mut(|at_risk| still_needed(at_risk, now, opens, &self.names));
             if before > 0 && finding.at_risk.is_empty() {
                 finding.severity = Severity::Redundant;
+                let row = finding.segment.zip(now).and_then(|(segment, now)| now.segment(segment));
+                if !self.holes.contains(&index) && row.is_some_and(|row| row.shortened) {
+                    punched.push(index);
+                }
             }
         }
         for hole in self.holes.iter().filter(|hole| **hole >= self.told) {
@@ -239,6 +244,10 @@ impl Survey {
         }
         for (_, state) in now.iter().flat_map(|catalog| catalog.readers()) {
             self.check_processor(&state.stored, now.expect("it has processors"));
+        }
+        // Dead records of a punched segment may read as anything (F-12).
+        for index in punched.into_iter().rev() {
+            self.findings.remove(index);
         }
         self.findings
     }

@@ -45,6 +45,7 @@ const LAYERS: &[&[&str]] = &[
         "restore",
         "carry",
         "expiry",
+        "punch",
         "retention",
         "gauges",
         "serve",

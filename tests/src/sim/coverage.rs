@@ -63,6 +63,8 @@ counters! {
         recycled,
         /// Segments cut off after recovery.
         shortened,
+        /// Segments that were given holes.
+        punched,
         /// Tails that were kept aside.
         tails_kept,
         /// Indexes read from side files.
@@ -248,6 +250,7 @@ impl Coverage {
             OpKind::Sync { .. } => self.counts.syncs += 1,
             OpKind::Recycle { .. } => self.counts.recycled += 1,
             OpKind::Shorten { .. } => self.counts.shortened += 1,
+            OpKind::Punch { .. } => self.counts.punched += 1,
             OpKind::ReadSide { .. } => self.counts.sides_read += 1,
             _ => {}
         }

@@ -130,6 +130,7 @@ impl World {
         };
         world.choose_options();
         world.disk.keeps_stale = weather.rot;
+        world.disk.refuses_holes = world.rng.one_in(8);
         world.note(|w| format!("{:?}", w.weather));
         world
     }
