@@ -32,6 +32,8 @@ pub(crate) enum Waiter {
     Retention(SegmentId),
     /// What may go by itself is looked for.
     Expiry,
+    /// Where the space is, is looked for.
+    Usage,
 }
 
 /// An index on its way.
@@ -215,6 +217,7 @@ impl Shard {
                     cached = true;
                     reads.push(job);
                 }
+                Waiter::Usage => self.usage_loaded(segment, Some(&index)),
                 Waiter::Expiry => (cached, expires) = (true, true),
                 Waiter::Retention(of) => {
                     // Once seen it is not needed again: indexes that reads use stay in the cache.
@@ -239,6 +242,7 @@ impl Shard {
                 Waiter::Read(job) => self.fail_read(job, error.clone()),
                 Waiter::Retention(_) => self.pins.failed(),
                 Waiter::Expiry => self.expiry_loaded(false),
+                Waiter::Usage => self.usage_loaded(segment, None),
             }
         }
     }

@@ -111,6 +111,14 @@ impl Shard {
                 self.answer_metrics(reply);
                 None
             }
+            Request::Space { reply } => {
+                self.ask_space(reply);
+                None
+            }
+            Request::LogSegments { log, reply } => {
+                self.ask_log_segments(log, reply);
+                None
+            }
             Request::Close { reply } => {
                 self.closing.push(reply);
                 None
@@ -165,6 +173,8 @@ impl Shard {
                 self.answer_now(Answer::other(reply, answer));
             }
             Request::Metrics { reply } => self.answer_metrics(reply),
+            Request::Space { reply } => self.refuse_with(reply, stopped),
+            Request::LogSegments { reply, .. } => self.refuse_with(reply, stopped),
             Request::Close { reply } => {
                 // A close under way goes on: what was accepted before it is finished first.
                 self.closing.push(reply);

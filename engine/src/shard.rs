@@ -44,6 +44,7 @@ use crate::restore::Walks;
 use crate::roll::{Roll, SOON_PERCENT, Spares};
 use crate::sync::{SyncMethod, SyncPolicy};
 use crate::tail::TailCache;
+use crate::usage::Usage;
 
 /// What a shard is told when it is opened.
 #[derive(Clone, Debug)]
@@ -143,6 +144,7 @@ pub struct Shard {
     pub(crate) pins: Pins,
     pub(crate) expiry: Expiry,
     pub(crate) punches: Punches,
+    pub(crate) usage: Usage,
     pub(crate) meters: Meters,
     /// A write request that cannot be staged yet. Nothing overtakes it.
     held: Option<Request>,
@@ -204,6 +206,7 @@ impl Shard {
             pins: Pins::default(),
             expiry: Expiry::default(),
             punches: Punches::default(),
+            usage: Usage::default(),
             meters: Meters::default(),
             held: None,
             deferred: VecDeque::new(),
@@ -347,6 +350,7 @@ impl Shard {
             }
             self.poll_expiry(now);
             self.poll_retention();
+            self.poll_usage();
             if let Some((work, kind)) = self.journal.poll(now) {
                 return Some((purpose_of(work), kind));
             }
@@ -393,6 +397,7 @@ impl Shard {
     /// The end: everyone who asked for it is told.
     pub(crate) fn finish(&mut self, result: &Result<(), Stopped>) {
         self.finished = true;
+        self.refuse_usage(&Stopped::closed());
         self.reads.clear();
         for reply in std::mem::take(&mut self.closing) {
             self.answers.push_back(Answer::other(reply, result.clone()));
@@ -568,6 +573,7 @@ impl Shard {
                 self.answers.push_back(answer.stopped(stopped.clone()));
             }
         }
+        self.refuse_usage(&stopped);
         self.walks.stop(&stopped, &mut self.answers);
         self.reads.stop(&stopped, &mut self.answers);
         if let Some(request) = self.held.take() {

@@ -46,6 +46,7 @@ const LAYERS: &[&[&str]] = &[
         "carry",
         "expiry",
         "punch",
+        "usage",
         "retention",
         "gauges",
         "serve",
