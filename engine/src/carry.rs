@@ -80,22 +80,24 @@ impl Shard {
             .readers()
             .filter(|(_, state)| state.stored.head.is_some())
             .map(|(reader, state)| {
-                let bytes = state.stored.snapshot_bytes + state.stored.delta_bytes;
+                let bytes = state.stored.snapshot_bytes.saturating_add(state.stored.delta_bytes);
                 (state.stored.oldest, reader, bytes, state.parts.is_empty())
             })
             .collect();
         chains.sort_unstable();
         let pays = if self.spares.is_out_of_space() { PAYS_WITHOUT_SPACE } else { PAYS };
-        let mut cost = 0;
+        let mut cost = 0_u64;
         for (index, (oldest, _, bytes, whole)) in chains.iter().enumerate() {
             // A snapshot is being sent: a new chain begins soon.
             if !whole {
                 return;
             }
-            cost += bytes;
+            cost = bytes.saturating_add(cost);
             let next = chains.get(index + 1).map_or(SegmentId(u64::MAX), |next| next.0);
             let freed = self.pins.dead().filter(|dead| chains[0].0 <= *dead && *dead < next);
-            if *oldest < next && freed.count() as u64 * self.config.segment_size >= pays * cost {
+            if *oldest < next
+                && freed.count() as u64 * self.config.segment_size >= cost.saturating_mul(pays)
+            {
                 return self.begin_carry(chains[0].1);
             }
         }

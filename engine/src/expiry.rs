@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - A record goes only when no processor needs it and its log's policy lets it: never before.
-//! - Ages count by the wall clock, and only while that is believable (`Clock`). A commit time in the
-//!   future is no age.
+//! - Ages count by the wall clock, and only while that is believable (`Clock`). A commit time
+//!   in the future is no age.
 //! - A turn looks at one log and one index; a shard without retention does nothing here.
 //!
 //! Not here: what can be set (`format::options`), and giving the space back (`retention`).

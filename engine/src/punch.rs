@@ -9,8 +9,8 @@
 //!   (F-12), so the segment is read and checked as before, and live sections are not touched.
 //! - From the record on a dead section may read as anything. After a crash before the holes were
 //!   made, they are made when the segment is looked into again.
-//! - The newest sealed segment is left whole: if the one behind it were lost, the journal would have
-//!   to be read from there.
+//! - The newest sealed segment is left whole: if the one behind it were lost, the journal would
+//!   have to be read from there.
 //!
 //! Not here: which records are dead (`retention`), and making holes (`files`).
 

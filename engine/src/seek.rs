@@ -60,8 +60,13 @@ fn last_before(span: &LogSpan, at: At) -> Option<&SectionRef> {
 
 impl Bracket {
     /// What the index of one more segment tells.
-    fn narrow(&mut self, segment: SegmentId, span: Option<&LogSpan>, at: At) {
-        let Some(span) = span else {
+    fn narrow(&mut self, segment: SegmentId, index: &SegmentIndex, log: LogId, at: At) {
+        let Some(span) = index.log(log) else {
+            if index.has_holes() {
+                // Damage hides whether it was there.
+                self.empty.insert(segment);
+                return;
+            }
             // The log was created later.
             self.above = Some(segment);
             return;
@@ -190,7 +195,7 @@ impl Shard {
                 return Ok(bracket.from.map(|(_, last, _)| last));
             };
             let index = self.cache.get(middle).ok_or(middle)?;
-            bracket.narrow(middle, index.log(log), at);
+            bracket.narrow(middle, index, log, at);
         }
     }
 
@@ -248,8 +253,8 @@ impl Shard {
         !lives && last.is_some_and(|last| segment < last)
     }
 
-    /// Where the log ended in the last segment before this one that is there; `None` if damage hides
-    /// that. Found out once: the segments around a gap may not fit the cache together.
+    /// Where the log ended in the last segment before this one that is there; `None` if damage
+    /// hides that. Found out once: the segments around a gap may not fit the cache together.
     fn end_before(
         &mut self,
         id: u64,

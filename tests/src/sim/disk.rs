@@ -26,8 +26,8 @@
 //! sync of the directory covered is there or not after a power cut, each for itself, also out of
 //! order, unless it concerns the same name or file as an earlier one. Half a rename: never.
 //!
-//! **Holes** read as zeros, or as noise in worlds with damage; a power cut may bring back what stood
-//! there, by sectors. Some file systems refuse them.
+//! **Holes** read as zeros, or as noise in worlds with damage; a power cut may bring back what
+//! stood there, by sectors. Some file systems refuse them.
 //!
 //! **Side files** are never synced: after a power cut one is whole, torn, zeros or gone.
 //!
