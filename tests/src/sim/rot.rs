@@ -16,6 +16,7 @@ use oncelog::limits::{SEGMENT_SIZE_MIN, entry_size_max};
 use oncelog::request::At;
 use oncelog::{LogId, SegmentId};
 
+use crate::sim::reading::Times;
 use crate::sim::witness::Blind;
 use crate::sim::world::{SHARD, World};
 
@@ -50,6 +51,8 @@ impl World {
         // Epochs may be given a second time then: owners of before must not come back. (They are
         // handles of a process that is over.)
         self.clients.owners.clear();
+        // So may commit times that were seen: the clock may have been set back since.
+        self.times = Times::default();
         // Of what stood at one instant all may have been true.
         let safe = self.past.iter().map(|(at, _)| *at).rfind(|at| *at < blind.since).unwrap_or(0);
         let after = self.past.iter().filter(|(at, _)| *at >= safe);
