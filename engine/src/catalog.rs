@@ -12,8 +12,9 @@
 //! Not here: answers, and when they may be given (`shard`).
 
 mod manifest;
+mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -22,12 +23,12 @@ use rustc_hash::FxHashMap;
 use crate::format::codec::Codec;
 use crate::format::control::{
     ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestLog, ManifestReader,
-    ManifestSegment, SourcePosition, WriterBatch, writer_row_size_max,
+    ManifestSegment, SourcePosition,
 };
 use crate::format::entry::SectionHead;
 use crate::format::options::{LogOptions, Rates};
 use crate::limits::{SNAPSHOT_PART_SIZE, manifest_size_max};
-use crate::position::{Dlsn, Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
+use crate::position::{Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 use crate::writers::Writers;
 use manifest::manifest_log;
 
@@ -92,6 +93,8 @@ pub struct ReaderState {
 pub struct Catalog {
     logs: FxHashMap<LogId, LogState>,
     log_names: BTreeMap<String, LogId>,
+    /// Logs with records that may go by themselves.
+    retained: BTreeSet<LogId>,
     readers: FxHashMap<ReaderId, ReaderState>,
     reader_names: BTreeMap<String, ReaderId>,
     segments: BTreeMap<SegmentId, ManifestSegment>,
@@ -121,6 +124,7 @@ impl Default for Catalog {
         Self {
             logs: FxHashMap::default(),
             log_names: BTreeMap::new(),
+            retained: BTreeSet::new(),
             readers: FxHashMap::default(),
             reader_names: BTreeMap::new(),
             segments: BTreeMap::new(),
@@ -168,6 +172,21 @@ impl Catalog {
         let names = self.log_names.range::<str, _>((from, Bound::Unbounded));
         let names = names.take_while(move |(name, _)| name.starts_with(prefix));
         names.map(|(name, log)| (name.as_str(), *log))
+    }
+
+    /// Logs with records that may go by themselves.
+    #[must_use]
+    pub fn retained(&self) -> &BTreeSet<LogId> {
+        &self.retained
+    }
+
+    fn set_retained(&mut self, log: LogId) {
+        let options = self.logs.get(&log).and_then(|state| state.options.as_ref());
+        if options.is_some_and(|options| options.retention.is_some()) {
+            self.retained.insert(log);
+        } else {
+            self.retained.remove(&log);
+        }
     }
 
     /// The processor with this number.
@@ -343,6 +362,7 @@ impl Catalog {
             Control::LogDropped { log } => {
                 let state = self.logs.remove(log).ok_or("a log is dropped that is not there")?;
                 self.log_names.remove(&state.name);
+                self.retained.remove(log);
                 self.manifest_size -= Control::ManifestLog(manifest_log(*log, &state)).size();
                 self.manifest_size -= self.writers.remove_all(*log);
             }
@@ -411,82 +431,6 @@ impl Catalog {
             options: None,
             name: name.to_owned(),
         });
-        Ok(())
-    }
-
-    fn apply_writer(&mut self, control: &Control, at: Link) -> Result<(), Misfit> {
-        match control {
-            Control::WriterOpened { log, epoch, increasing, name } => {
-                if !self.logs.contains_key(log) {
-                    return Err("a writer of a log that is not there");
-                }
-                self.use_epoch(*epoch)?;
-                if self.writers.named(*log, name).is_none() {
-                    self.manifest_size += writer_row_size_max(name);
-                }
-                self.writers.open(*log, *epoch, *increasing, name);
-            }
-            Control::WriterAppended { epoch, number, first, count, entry, slot } => {
-                counted(&[first.0])?;
-                let dlsn = Dlsn::new(at.segment, *entry, *slot);
-                let batch = WriterBatch { number: *number, first: *first, count: *count, dlsn };
-                if !self.writers.appended(*epoch, batch) {
-                    return Err("a batch does not follow the one of its writer before it");
-                }
-            }
-            Control::WriterForgotten { epoch } => {
-                let size = self.writers.remove(*epoch).ok_or("a writer is forgotten twice")?;
-                self.manifest_size -= size;
-            }
-            _ => unreachable!("the caller chose these"),
-        }
-        Ok(())
-    }
-
-    /// What changes a row of a log, and so its size.
-    fn apply_setting(&mut self, control: &Control) -> Result<(), Misfit> {
-        let (Control::LogOwned { log, .. }
-        | Control::LogSealed { log, .. }
-        | Control::LogOptionsSet { log, .. }
-        | Control::LogRenamed { log, .. }) = control
-        else {
-            unreachable!("the caller chose these")
-        };
-        if !self.logs.contains_key(log) {
-            return Err("a log is changed that is not there");
-        }
-        if let Control::LogOwned { epoch, .. } = control
-            && *epoch >= self.next_epoch
-        {
-            self.use_epoch(*epoch)?;
-        }
-        let state = self.logs.get_mut(log).expect("it was just looked for");
-        let before = Control::ManifestLog(manifest_log(*log, state)).size();
-        match control {
-            Control::LogOwned { epoch, .. } => state.owner = *epoch,
-            Control::LogSealed { next, .. } => {
-                if state.sealed || *next < state.next {
-                    return Err("a log is sealed twice, or before its end");
-                }
-                counted(&[next.0])?;
-                (state.sealed, state.end) = (true, *next);
-            }
-            Control::LogOptionsSet { options, .. } => {
-                state.options_version = state.options_version.saturating_add(1);
-                state.options = Some(Arc::clone(options));
-            }
-            Control::LogRenamed { name, .. } => {
-                if self.log_names.contains_key(name) {
-                    return Err("two logs have one name");
-                }
-                self.log_names.remove(&state.name);
-                self.log_names.insert(name.clone(), *log);
-                state.name.clone_from(name);
-            }
-            _ => unreachable!("matched above"),
-        }
-        self.manifest_size += Control::ManifestLog(manifest_log(*log, state)).size();
-        self.manifest_size -= before;
         Ok(())
     }
 

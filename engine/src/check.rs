@@ -11,6 +11,7 @@
 //! Not here: what follows from one segment for the next (`survey`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -131,6 +132,8 @@ pub struct Check {
     /// Rows of the manifest, until its end.
     manifest: Option<Vec<Control>>,
     hole_at: Option<u64>,
+    /// What is live, where dead records may be gone.
+    punched: Option<Arc<Catalog>>,
     out: Checked,
 }
 
@@ -165,7 +168,13 @@ impl Check {
         };
         let (head, manifest) = (BytesMut::new(), Some(Vec::new()));
         let identity = identity.clone();
-        Self { identity, end, base, head, scan: None, manifest, hole_at: None, out }
+        Self { identity, end, base, head, scan: None, manifest, hole_at: None, punched: None, out }
+    }
+
+    /// The same check, for a segment from which records that are dead now may be gone (F-12).
+    #[must_use]
+    pub fn punched(self, now: Option<Arc<Catalog>>) -> Self {
+        Self { punched: now, ..self }
     }
 
     /// Bytes could not be read; zeros are fed for them.
@@ -389,7 +398,7 @@ impl Check {
         let part = bytes.get(begin..begin + section.len as usize);
         if part.is_some_and(|part| section.matches(&entry.head.place, part)) {
             self.out.counts.1 += u64::from(section.count);
-        } else {
+        } else if self.punched.as_ref().is_none_or(|now| lives(now, log, end)) {
             let offset = u64::from(entry.head.place.offset) + u64::from(section.offset);
             self.damage(offset, section.len.into(), "damaged records".to_owned());
             let damage = self.out.damages.last_mut().expect("it was just added");
@@ -409,4 +418,9 @@ impl Check {
             self.damage(entry.head.place.offset.into(), entry.length.into(), what);
         }
     }
+}
+
+/// Whether a log has a live record before `end`.
+fn lives(now: &Catalog, log: LogId, end: Sequence) -> bool {
+    now.log(log).is_some_and(|state| state.first < end)
 }

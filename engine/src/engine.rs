@@ -11,6 +11,7 @@
 //!
 //! Not here: what a shard does with a request.
 
+mod space;
 mod start;
 
 use std::path::{Path, PathBuf};

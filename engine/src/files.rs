@@ -234,6 +234,21 @@ impl ShardDir {
         sync(&file)
     }
 
+    fn punch(&self, segment: SegmentId, ranges: &[std::ops::Range<u64>]) -> io::Result<()> {
+        let file = self.open_segment(segment)?;
+        for range in ranges {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let len = range.end - range.start;
+            match retry_on_intr(|| fallocate(&file, flags, range.start, len)) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    return Err(io::ErrorKind::Unsupported.into());
+                }
+                punched => punched?,
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn read_side(&self, segment: SegmentId, side: Side) -> io::Result<Vec<u8>> {
         fs::read(self.side(segment, side))
     }
@@ -397,8 +412,9 @@ struct Job {
 /// The threads that run an engine's file operations. Cheap to clone; dropping the last one waits
 /// until all operations are done.
 ///
-/// Two lanes, since a spare takes long: one makes spares, the other does all else in order. So a
-/// shard's operations start in the order given, as the contract in `io` wants it.
+/// Two lanes, since spares and holes take long: one makes these, the other does all else in order.
+/// So a shard's operations start in the order given, as the contract in `io` wants it. (A segment
+/// that gets holes is not given anything else to do meanwhile.)
 #[derive(Clone)]
 pub struct Files(Arc<Lanes>);
 
@@ -422,8 +438,8 @@ impl Files {
 
     /// Runs an operation on files; its completion goes to `returns`.
     pub fn run(&self, dir: &Arc<ShardDir>, returns: &Returns, op: Op) {
-        let spare = matches!(op.kind, OpKind::MakeSpare { .. });
-        let lane = if spare { &self.0.spares } else { &self.0.others };
+        let long = matches!(op.kind, OpKind::MakeSpare { .. } | OpKind::Punch { .. });
+        let lane = if long { &self.0.spares } else { &self.0.others };
         lane.send(Job { dir: Arc::clone(dir), returns: returns.clone(), op });
     }
 
@@ -503,6 +519,7 @@ fn run(dir: &ShardDir, meta: &Mutex<MetaFile>, kind: OpKind) -> io::Result<Optio
             remove(&dir.spare(spare)).and_then(|()| sync_dir(&dir.path))?;
         }
         OpKind::Shorten { segment, len } => dir.shorten(segment, len)?,
+        OpKind::Punch { segment, ranges } => dir.punch(segment, &ranges)?,
         OpKind::Begin => lock(meta).begin(dir.shard)?,
         OpKind::WriteSide { segment, side, bytes } => dir.write_side(segment, side, &bytes)?,
         OpKind::ReadSide { segment, side } => {

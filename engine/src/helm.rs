@@ -158,7 +158,8 @@ impl Core {
                     self.plain.forget(segment);
                     self.forgotten.push(segment);
                 }
-                OpKind::MakeSpare { .. }
+                OpKind::Punch { .. }
+                | OpKind::MakeSpare { .. }
                 | OpKind::UseSpare { .. }
                 | OpKind::RemoveSpare { .. }
                 | OpKind::Begin

@@ -100,6 +100,12 @@ impl LogSpan {
         self.sections.last().map_or(self.start, SectionRef::end)
     }
 
+    /// Bytes that its sections take in the segment.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.sections.iter().map(|section| u64::from(section.len)).sum()
+    }
+
     /// The sections from the one that holds `sequence` on.
     ///
     /// `None` if it should be here but is not: a gap.
@@ -174,10 +180,10 @@ impl SegmentIndex {
         self.logs.iter().map(|(log, span)| (*log, span.start))
     }
 
-    /// Logs that have records in the segment, and where those end.
-    pub fn logs(&self) -> impl Iterator<Item = (LogId, Sequence)> {
+    /// Logs that have records in the segment.
+    pub fn spans(&self) -> impl Iterator<Item = (LogId, &LogSpan)> {
         let used = self.logs.iter().filter(|(_, span)| !span.sections.is_empty());
-        used.map(|(log, span)| (*log, span.end()))
+        used.map(|(log, span)| (*log, span))
     }
 
     /// Bytes of memory it takes, nearly.
@@ -317,6 +323,12 @@ impl IndexCache {
         Some(index)
     }
 
+    /// Whether the index of a segment is here.
+    #[must_use]
+    pub fn has(&self, segment: SegmentId) -> bool {
+        self.indexes.contains_key(&segment)
+    }
+
     /// Keeps an index.
     pub fn insert(&mut self, segment: SegmentId, index: SegmentIndex) {
         self.remove(segment);
@@ -332,8 +344,13 @@ impl IndexCache {
 
     /// Forgets an index.
     pub fn remove(&mut self, segment: SegmentId) {
-        if let Some((index, _)) = self.indexes.remove(&segment) {
-            self.size -= index.size();
-        }
+        drop(self.take(segment));
+    }
+
+    /// Takes an index out.
+    pub fn take(&mut self, segment: SegmentId) -> Option<SegmentIndex> {
+        let (index, _) = self.indexes.remove(&segment)?;
+        self.size -= index.size();
+        Some(index)
     }
 }

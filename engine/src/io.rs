@@ -112,6 +112,14 @@ pub enum OpKind {
         /// Bytes that stay.
         len: u64,
     },
+    /// Give these bytes of the file back, multiples of the block size: they read as zeros from then
+    /// on, after a crash as zeros or as before. Need not be durable.
+    Punch {
+        /// The file. No read of these bytes is under way.
+        segment: SegmentId,
+        /// Which bytes.
+        ranges: Vec<std::ops::Range<u64>>,
+    },
     /// Note in the superblock that this shard has begun: from now on it must have segments.
     Begin,
     /// Write a side file of a segment. Need not be durable: it is checked when it is read.
@@ -164,6 +172,12 @@ impl IoError {
     pub fn is_no_space(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self.0.kind(), StorageFull | QuotaExceeded)
+    }
+
+    /// Whether the file system does not do such a thing.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.0.kind() == std::io::ErrorKind::Unsupported
     }
 
     /// Whether the file is not there.

@@ -51,6 +51,8 @@ pub mod name;
 pub mod sync;
 pub mod metrics;
 #[doc(hidden)]
+pub mod space;
+#[doc(hidden)]
 pub mod request;
 #[doc(hidden)]
 pub mod change;
@@ -80,6 +82,8 @@ pub mod survey;
 pub mod stage;
 #[doc(hidden)]
 pub mod commit;
+#[doc(hidden)]
+pub mod pins;
 mod tail;
 mod roll;
 mod load;
@@ -90,6 +94,10 @@ mod owner;
 mod ownership;
 mod settings;
 mod restore;
+mod carry;
+mod expiry;
+mod punch;
+mod usage;
 mod retention;
 mod gauges;
 mod serve;
@@ -161,6 +169,7 @@ pub use reply::block_on;
 pub use report::{AtRisk, Finding, Progress, Report, Severity};
 pub use request::{Appended, Committed, LogInfo, NewRecord, Restored};
 pub use response::{Operation, Response};
+pub use space::{LogRange, LogSegment, LogSpace, SegmentSpace, ShardSpace, Space};
 pub use stream::{BatchStream, BlockingRecords, RecordStream};
 pub use sync::SyncMethod;
 pub use thread::{IoMode, RunnerInfo};

@@ -125,6 +125,22 @@ pub const DELTAS_DUE: u32 = 1024;
 /// After this many bytes of deltas (or four times the last snapshot) a snapshot is due.
 pub const DELTA_BYTES_DUE: u64 = 4 * MIB as u64;
 
+/// Where a sealed segment stays because of a few records, the dead whole blocks in it are given
+/// back once they are one of so many parts of a segment, and again with each further such part.
+pub const PUNCH_SHARE: u64 = 4;
+
+/// Stretches of fewer dead bytes are left: each hole costs the file system an entry in its map.
+pub const PUNCH_SIZE_MIN: u64 = 16 * KIB as u64;
+
+/// Microseconds between two looks at what retention lets go, at least, unless a segment was sealed
+/// or options changed.
+pub const RETENTION_EVERY_US: u64 = 60_000_000;
+/// Ages count once the wall clock and the monotonic one agreed for so many microseconds: after
+/// opening, and after a step of more than [`CLOCK_STEP_MAX_US`].
+pub const CLOCK_AGREES_US: u64 = 600_000_000;
+/// Microseconds by which the wall clock may leave the monotonic one in that time.
+pub const CLOCK_STEP_MAX_US: u64 = 3_000_000;
+
 /// Microseconds without work after which a shard writes an empty entry whose watermark covers all.
 pub const IDLE_WATERMARK_US: u64 = 20_000;
 /// Microseconds between attempts to make a segment while the disk is full.

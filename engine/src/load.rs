@@ -28,7 +28,12 @@ use crate::shard::{Purpose, ReadFor, Shard};
 /// Who waits for an index.
 pub(crate) enum Waiter {
     Read(u64),
-    Retention,
+    /// What this segment holds is looked for.
+    Retention(SegmentId),
+    /// What may go by itself is looked for.
+    Expiry,
+    /// Where the space is, is looked for.
+    Usage,
 }
 
 /// An index on its way.
@@ -203,21 +208,41 @@ impl Shard {
     }
 
     fn loaded(&mut self, segment: SegmentId, index: SegmentIndex) {
-        self.cache.insert(segment, index);
         let load = self.reads.loads.remove(&segment).expect("it was being loaded");
+        let (mut reads, mut cached) = (Vec::new(), self.cache.has(segment));
+        let mut expires = false;
         for waiter in load.waiters {
             match waiter {
-                Waiter::Read(job) => self.advance_read(job),
-                Waiter::Retention => self.retention_due = true,
+                Waiter::Read(job) => {
+                    cached = true;
+                    reads.push(job);
+                }
+                Waiter::Usage => self.usage_loaded(segment, Some(&index)),
+                Waiter::Expiry => (cached, expires) = (true, true),
+                Waiter::Retention(of) => {
+                    // Once seen it is not needed again: indexes that reads use stay in the cache.
+                    self.look(of, segment, &index);
+                    self.retention_due = true;
+                }
             }
         }
+        if cached {
+            self.cache.insert(segment, index);
+        }
+        if expires {
+            self.expiry_loaded(true);
+        }
+        reads.into_iter().for_each(|job| self.advance_read(job));
     }
 
     fn load_failed(&mut self, segment: SegmentId, error: &ReadError) {
         let load = self.reads.loads.remove(&segment).expect("it was being loaded");
         for waiter in load.waiters {
-            if let Waiter::Read(job) = waiter {
-                self.fail_read(job, error.clone());
+            match waiter {
+                Waiter::Read(job) => self.fail_read(job, error.clone()),
+                Waiter::Retention(_) => self.pins.failed(),
+                Waiter::Expiry => self.expiry_loaded(false),
+                Waiter::Usage => self.usage_loaded(segment, None),
             }
         }
     }

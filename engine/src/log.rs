@@ -20,6 +20,7 @@ use crate::records::Record;
 use crate::reply::{self, Reply};
 use crate::request::{Appended, At, LogInfo, NewRecord, OpenMode, Part, Request};
 use crate::response::{Operation, Response};
+use crate::space::LogSegment;
 use crate::writer::{ExclusiveWriter, ExclusiveWriterOptions, WriterOptions};
 
 /// Where to read from.
@@ -189,6 +190,14 @@ impl Log {
     pub fn describe(&self) -> Response<LogInfo, LogError> {
         let (reply, pending) = reply::pair();
         Response::send(self.access(), Request::DescribeLog { log: self.id, reply }, pending)
+    }
+
+    /// The log's live records, segment by segment, oldest first: parts that can be read apart from
+    /// each other, by a reader from `first` up to `next`. Those of sealed segments only shrink.
+    pub fn segments(&self) -> Response<Vec<LogSegment>, LogError> {
+        let (reply, pending) = reply::pair();
+        let request = Request::LogSegments { log: self.id, reply };
+        Response::send(self.access(), request, pending)
     }
 
     /// Drops the records before `before`: none of them is ever read again, and their space is used

@@ -75,6 +75,7 @@ impl Shard {
             }
             ended => self.ended = ended,
         }
-        self.retention_due = true;
+        self.begin_retention();
+        self.expiry.set_due();
     }
 }

@@ -69,6 +69,7 @@ impl Shard {
             settled: None,
             until,
             proven: true,
+            end_before: None,
         };
         self.reads.jobs.insert(id, job);
         self.advance_read(id);
@@ -109,14 +110,11 @@ impl Shard {
             // Everything may be truncated, records on their way too.
             At::Latest => durable_next.max(first),
             At::Sequence(sequence) => sequence,
-            // Nobody can tell whether records stood there, or after it, that are gone.
-            At::Dlsn(dlsn) if first > Sequence::FIRST && self.is_gone(dlsn.segment()) => {
-                return self.refuse_read(id, ReadError::Truncated { first });
-            }
-            At::Dlsn(dlsn) => match self.locate(log, dlsn) {
+            At::Dlsn(dlsn) => match self.locate(id, log, dlsn) {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => return self.wait_or_answer(id, durable_next),
                 Err(Where::Load(segment)) => return self.load(segment, Waiter::Read(id)),
+                Err(Where::Gone) => return self.refuse_read(id, ReadError::Truncated { first }),
                 Err(Where::Segment(segment) | Where::Missing(segment)) => {
                     let damage = self.missing(log, first, segment);
                     return self.refuse_read(id, ReadError::Damaged { log, damage });
@@ -154,6 +152,7 @@ impl Shard {
         match self.find(id, log, sequence) {
             Where::Segment(segment) => self.plan(id, segment, sequence),
             Where::Load(segment) => self.load(segment, Waiter::Read(id)),
+            Where::Gone => unreachable!("only a position can be gone"),
             Where::Missing(segment) => {
                 let damage = self.missing(log, sequence, segment);
                 self.refuse_read(id, ReadError::Damaged { log, damage });

@@ -64,6 +64,9 @@ pub(crate) struct ReadJob {
     pub(crate) until: u64,
     /// See [`ReadAnswer::proven`](crate::request::ReadAnswer).
     pub(crate) proven: bool,
+    /// Where the log ended in the last segment before the position asked for, once that is known;
+    /// `Some(None)` if damage hides it.
+    pub(crate) end_before: Option<Option<Sequence>>,
 }
 
 /// A wait that never ends.
@@ -93,8 +96,8 @@ pub(crate) struct Bracket {
     pub(crate) before: Option<(SegmentId, Sequence)>,
     /// Segments without records of the log, with records before and behind them.
     pub(crate) empty: BTreeSet<SegmentId>,
-    /// The oldest segment, and when its first section was committed.
-    pub(crate) oldest: Option<(SegmentId, Option<u64>)>,
+    /// The oldest segment, when its first section was committed, and where the log began in it.
+    pub(crate) oldest: Option<(SegmentId, (Option<u64>, Sequence))>,
 }
 
 /// Reads of a shard.

@@ -22,6 +22,7 @@ use crate::metrics::ShardMetrics;
 pub use crate::metrics::{CommitStats, ShardStats};
 use crate::position::{Dlsn, Epoch, LogId, ReaderId, SegmentId, Sequence, TxId};
 use crate::reply::Reply;
+use crate::space::{LogSegment, ShardSpace};
 
 /// A record on its way into a log.
 #[derive(Clone, Debug)]
@@ -451,6 +452,18 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<Box<ShardMetrics>, Stopped>,
     },
+    /// Where the shard's space is.
+    Space {
+        /// Where the answer goes.
+        reply: Reply<ShardSpace, Stopped>,
+    },
+    /// Where a log's records stand, segment by segment.
+    LogSegments {
+        /// The log.
+        log: LogId,
+        /// Where the answer goes.
+        reply: Reply<Vec<LogSegment>, LogError>,
+    },
     /// Finish what was accepted, mark the end, stop.
     Close {
         /// Where the answer goes.
@@ -470,6 +483,8 @@ impl Request {
                 | Self::ListReaders { .. }
                 | Self::Stats { .. }
                 | Self::Metrics { .. }
+                | Self::Space { .. }
+                | Self::LogSegments { .. }
         )
     }
 

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 
+use crate::carry::Carry;
 use crate::error::{Damaged, ProcessorError, Stopped};
 use crate::format::control::{ChainLink, Checkpoint, CheckpointState, Control, Link};
 use crate::format::entry::Entry;
@@ -24,7 +25,6 @@ use crate::position::{Epoch, ReaderId, SegmentId};
 use crate::replay::control_records;
 use crate::reply::Reply;
 use crate::request::{Answer, Restored};
-use crate::retention::Carry;
 use crate::shard::{Purpose, ReadFor, Shard};
 
 /// The first read of an entry: most control sections end before this.
@@ -84,8 +84,6 @@ pub(crate) struct Walks {
     pub(crate) freed: Vec<SegmentId>,
     /// Freeing a segment could not be staged.
     pub(crate) try_again: bool,
-    /// The oldest segment, if parts of it are known to be damaged.
-    pub(crate) damaged: Option<SegmentId>,
 }
 
 impl Walks {

@@ -1,64 +1,28 @@
 //! Giving segments back that nothing needs, without ever losing what a processor stands on.
 //!
 //! ```text
-//! oldest sealed segment: a live record in it?             -> stays, and so does all after it
-//!                        a state chain reaches into it?   -> carry the chain forward, look again
-//!                        neither                          -> SegmentFreed -> durable, no read
-//!                                                            under way -> recycled
+//! sealed segment: a live record in it?             -> stays (its dead blocks may go: `punch`)
+//!                 a state chain may reach into it? -> carry the chain forward, look again
+//!                 neither                          -> SegmentFreed -> durable, no read under way
+//!                                                     -> recycled
 //! ```
 //!
-//! Carrying (F-13) copies a chain's checkpoints, with their numbers, to the journal's end; one
-//! record then says that the chain stands there. The segment goes only when that is durable. If the
-//! chain began anew meanwhile the copies mean nothing.
+//! Any segment may go, whatever stays before it. Which log keeps a segment is remembered (`pins`),
+//! so that a truncation does not look into all of them.
 //!
 //! What stands in a damaged segment is not known; where the next one begins is, and if all before
 //! that is truncated nothing in it is needed.
 //!
-//! Not here: what is truncated (`serve`).
+//! Not here: what is truncated (`serve`, `expiry`), and carrying (`carry`).
 
-use std::collections::VecDeque;
-
-use crate::format::control::{
-    ChainLink, Checkpoint, CheckpointState, Control, Link, ManifestReader,
-};
+use crate::format::control::Control;
 use crate::index::SegmentIndex;
 use crate::io::OpKind;
 use crate::load::Waiter;
-use crate::position::{LogId, ReaderId, SegmentId, Sequence};
-use crate::restore::{Walk, WalkFor};
-use crate::serve::{Admit, Class};
+use crate::pins::Held;
+use crate::position::{LogId, SegmentId, Sequence};
+use crate::serve::Admit;
 use crate::shard::{Deferred, Purpose, Shard};
-use crate::stage::Need;
-
-/// A chain on its way to the journal's end.
-#[derive(Default)]
-pub(crate) enum Carry {
-    /// None is carried.
-    #[default]
-    Idle,
-    /// It is being read.
-    Reading,
-    /// Its copies are being staged, oldest first.
-    Writing(Copies),
-}
-
-pub(crate) struct Copies {
-    reader: ReaderId,
-    chains: u64,
-    /// What is still to be staged.
-    left: VecDeque<Copy>,
-    /// Parts of the snapshot that were staged.
-    parts: Vec<Link>,
-    /// The last copy that was staged.
-    last: Option<ChainLink>,
-    /// The first segment that a copy stands in, or the one that was active when the walk began.
-    oldest: SegmentId,
-}
-
-enum Copy {
-    Part(bytes::Bytes),
-    Checkpoint(Checkpoint),
-}
 
 impl Shard {
     /// Frees what can be freed, one step at a time.
@@ -68,108 +32,125 @@ impl Shard {
         }
         self.poll_carry();
         self.poll_freed();
-        while self.retention_due && self.roll.is_none() {
-            self.retention_due = self.free_oldest();
+        self.poll_punches();
+        if self.retention_due && self.roll.is_none() {
+            self.retention_due = false;
+            self.look_on();
+            self.free_dead();
         }
     }
 
-    /// Frees the oldest segment if nothing needs it; whether to look at the next one.
-    fn free_oldest(&mut self) -> bool {
-        if self.walks.are_under_way() {
-            // They may read it; the end of each sets `retention_due` again.
-            return false;
+    /// Looks into what has changed, until an index has to be loaded.
+    fn look_on(&mut self) {
+        while let Some(segment) = self.pins.next() {
+            self.pins.begin(segment);
+            if self.pins.is_damaged(segment) {
+                self.look_behind(segment);
+            } else if let Some(index) = self.cache.take(segment) {
+                self.look(segment, segment, &index);
+                self.cache.insert(segment, index);
+            } else {
+                self.load(segment, Waiter::Retention(segment));
+            }
         }
-        let Some(oldest) = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment) else {
-            return false;
+    }
+
+    /// What a segment holds, from its own index, or from that of the next one.
+    pub(crate) fn look(&mut self, segment: SegmentId, from: SegmentId, index: &SegmentIndex) {
+        if segment != from {
+            // If that is damaged too, nothing is given up: a copy of the file may have the records.
+            if index.has_holes() {
+                return self.pins.cannot_tell();
+            }
+            return self.looked_behind(segment, index.starts().collect());
+        }
+        if index.has_holes() {
+            self.pins.set_damaged(segment);
+            return self.look_behind(segment);
+        }
+        let held = |(log, span): (LogId, &crate::index::LogSpan)| Held {
+            log,
+            end: span.end(),
+            bytes: span.stored_bytes(),
         };
-        if self.holds_live(oldest).is_none_or(|holds| holds) {
-            return false;
-        }
-        let chained = self.catalog.readers().find(|(_, state)| {
-            state.stored.head.is_some() && state.stored.oldest <= oldest
-                || state.parts.iter().any(|part| part.segment <= oldest)
-        });
-        if let Some((reader, state)) = chained {
-            let (parts, pays) = (state.parts.is_empty(), self.carry_pays(&state.stored));
-            if parts && pays && matches!(self.walks.carry, Carry::Idle) {
-                self.begin_carry(reader);
-            }
-            return false;
-        }
-        let control = Control::SegmentFreed { segment: oldest };
-        match self.admit_control(&control) {
-            Admit::Yes => {
-                self.stage(&control);
-                self.defer(Deferred::Freed(oldest));
-                true
-            }
-            Admit::Hold => {
-                // Tried again after the next completion.
-                self.walks.try_again = true;
-                false
-            }
-            Admit::NoSpace => false,
+        let live: Vec<_> = index.spans().map(held).filter(|held| self.lives(held)).collect();
+        let stays = !live.is_empty();
+        self.pins.looked(segment, live, self.config.segment_size);
+        if stays {
+            self.punch_if_it_pays(segment, index);
         }
     }
 
-    /// Whether a live record stands in the oldest segment; `None` if that is not known yet.
-    fn holds_live(&mut self, oldest: SegmentId) -> Option<bool> {
-        if self.walks.damaged != Some(oldest) {
-            let index = self.index_for_retention(oldest)?;
-            if !index.has_holes() {
-                let ends: Vec<_> = index.logs().collect();
-                return Some(self.any_lives(&ends));
-            }
-            // Remembered, since the two indexes may not fit the cache together.
-            self.walks.damaged = Some(oldest);
+    /// The segment is damaged: the next one tells up to where each log stands in it.
+    fn look_behind(&mut self, segment: SegmentId) {
+        let later = self.catalog.segments().find(|s| !s.freed && s.segment > segment);
+        match later.map(|later| later.segment) {
+            Some(next) => self.load(next, Waiter::Retention(segment)),
+            None if self.roll.is_some() => self.pins.failed(),
+            None => self.looked_behind(segment, self.index.starts().collect()),
         }
-        // The next segment tells up to where each log stands in the damaged one.
-        let later = self.catalog.segments().find(|s| !s.freed && s.segment > oldest);
-        let next = match later.map(|later| later.segment) {
-            Some(next) => self.index_for_retention(next)?,
-            None => &self.index,
-        };
-        // If that is damaged too, nothing is given up: a copy of the file may have the records.
-        let (known, ends) = (!next.has_holes(), next.starts().collect::<Vec<_>>());
-        Some(!known || self.any_lives(&ends))
     }
 
-    /// Whether a log has a live record before its place here.
-    fn any_lives(&self, ends: &[(LogId, Sequence)]) -> bool {
-        let lives = |(log, end): &(LogId, Sequence)| {
-            self.catalog.log(*log).is_some_and(|state| state.first < *end)
-        };
-        ends.iter().any(lives)
+    fn looked_behind(&mut self, segment: SegmentId, starts: Vec<(LogId, Sequence)>) {
+        let held = |(log, end)| Held { log, end, bytes: 0 };
+        let live = starts.into_iter().map(held).filter(|held| self.lives(held)).collect();
+        self.pins.looked(segment, live, self.config.segment_size);
     }
 
-    /// The index of a sealed segment. If it is not here it is being loaded, unless nothing can be
-    /// freed anyhow.
-    fn index_for_retention(&mut self, segment: SegmentId) -> Option<&SegmentIndex> {
-        if self.cache.get(segment).is_none() {
-            if self.could_free() {
-                self.load(segment, Waiter::Retention);
-            }
-            return None;
+    /// Whether a log has a live record before its end there.
+    fn lives(&self, held: &Held) -> bool {
+        self.catalog.log(held.log).is_some_and(|state| state.first < held.end)
+    }
+
+    /// Frees the dead segments that no state chain reaches into.
+    fn free_dead(&mut self) {
+        // Walks may read them; the end of each sets `retention_due` again.
+        if !self.pins.has_dead() || self.walks.are_under_way() {
+            return;
         }
-        self.cache.get(segment)
+        let (oldest, parts) = self.chains_reach();
+        let free = |segment: &SegmentId| *segment < oldest && !parts.contains(segment);
+        for segment in self.pins.dead().filter(free).collect::<Vec<_>>() {
+            let control = Control::SegmentFreed { segment };
+            match self.admit_control(&control) {
+                Admit::Yes => {
+                    self.stage(&control);
+                    self.pins.forget(segment);
+                    self.defer(Deferred::Freed(segment));
+                }
+                Admit::Hold => {
+                    // Tried again after the next completion.
+                    self.walks.try_again = true;
+                    return;
+                }
+                Admit::NoSpace => return,
+            }
+        }
+        self.carry_if_it_pays();
     }
 
-    /// Whether carrying a chain forward frees clearly more than it writes: if a chain is larger
-    /// than a segment, its copies alone would be a reason to carry it again, and again.
-    fn carry_pays(&self, reader: &ManifestReader) -> bool {
-        let sealed = self.catalog.segments().filter(|segment| !segment.freed).count() as u64;
-        sealed * self.config.segment_size
-            >= reader.snapshot_bytes.saturating_add(reader.delta_bytes).saturating_mul(4)
+    /// Records of a log are dead as from now, durably or not yet.
+    pub(crate) fn records_gone(&mut self, log: LogId) {
+        let first = self.catalog.log(log).map(|state| state.first);
+        self.pins.truncated(log, first, self.config.segment_size);
+        self.removals += 1;
+        self.reads.wake(log);
+        self.advance_woken();
+        self.retention_due = true;
     }
 
-    /// Whether anything was ever truncated or dropped: if not, no index needs to be loaded.
-    fn could_free(&self) -> bool {
-        let mut logs = self
-            .catalog
-            .log_names()
-            .map(|(_, log)| self.catalog.log(log).expect("a named log is there").first);
+    /// The journal was read back: nothing is known of its segments.
+    pub(crate) fn begin_retention(&mut self) {
+        for segment in self.catalog.segments().filter(|s| !s.freed).map(|s| s.segment) {
+            self.pins.add(segment);
+        }
+        let first = |(_, log)| self.catalog.log(log).expect("a named log is there").first;
+        let mut logs = self.catalog.log_names().map(first);
         let created = self.catalog.next_log().get() - 1;
-        logs.len() as u64 != created || logs.any(|first| first > Sequence::FIRST)
+        if logs.len() as u64 != created || logs.any(|first| first > Sequence::FIRST) {
+            self.pins.set_removed();
+        }
+        self.retention_due = true;
     }
 
     /// The record that frees the segment is durable: its file goes once no read uses it.
@@ -183,7 +164,7 @@ impl Shard {
     fn poll_freed(&mut self) {
         let freed = std::mem::take(&mut self.walks.freed);
         for segment in freed {
-            if self.reads.uses(segment) {
+            if self.reads.uses(segment) || self.punches.uses(segment) {
                 self.walks.freed.push(segment);
                 continue;
             }
@@ -194,111 +175,6 @@ impl Shard {
                 None => OpKind::RemoveSegment { segment },
             };
             self.queue.push_back((Purpose::Recycle(segment, spare), kind));
-        }
-    }
-
-    fn begin_carry(&mut self, reader: ReaderId) {
-        self.walks.carry = Carry::Reading;
-        let id = self.add_walk(reader, WalkFor::Carry);
-        // The chain's head may still be in flight.
-        self.defer(Deferred::Restore(id));
-    }
-
-    pub(crate) fn carry_failed(&mut self) {
-        self.walks.carry = Carry::Idle;
-    }
-
-    /// The chain was read: its copies are staged as room allows.
-    pub(crate) fn carry(&mut self, walk: Walk) {
-        let mut left = VecDeque::new();
-        for item in walk.items.into_iter().rev() {
-            left.extend(item.parts.into_iter().map(Copy::Part));
-            left.push_back(Copy::Checkpoint(item.checkpoint));
-        }
-        let oldest = walk.active;
-        self.walks.carry = Carry::Writing(Copies {
-            reader: walk.reader,
-            chains: walk.chains,
-            left,
-            parts: Vec::new(),
-            last: None,
-            oldest,
-        });
-        self.poll_carry();
-    }
-
-    fn poll_carry(&mut self) {
-        if std::mem::take(&mut self.walks.try_again) {
-            self.retention_due = true;
-        }
-        if self.stopped.is_some() || !matches!(self.walks.carry, Carry::Writing(_)) {
-            return;
-        }
-        let Carry::Writing(mut copies) = std::mem::take(&mut self.walks.carry) else {
-            unreachable!("it was just looked at")
-        };
-        let state = self.catalog.reader(copies.reader);
-        if state.is_none_or(|state| state.chains != copies.chains) {
-            // The chain began anew, or the processor is gone: the copies mean nothing.
-            self.walks.carry = Carry::Idle;
-            self.retention_due = true;
-            return;
-        }
-        while let Some(copy) = copies.left.pop_front() {
-            let control = copies.control(copy);
-            let need = Need { control: control.size(), sections: 0, records: 0 };
-            if !matches!(self.admit(need, Class::Control), Admit::Yes) {
-                copies.give_back(control);
-                self.walks.carry = Carry::Writing(copies);
-                return;
-            }
-            copies.staged(&control, self.journal.next_link());
-            self.stage(&control);
-        }
-        let head = copies.last.expect("a chain has at least one checkpoint");
-        let (reader, oldest) = (copies.reader, copies.oldest);
-        let control = Control::ChainCarried { reader, head, oldest };
-        if matches!(self.admit_control(&control), Admit::Yes) {
-            self.stage(&control);
-            self.metrics.counted.chains_carried += 1;
-            self.walks.carry = Carry::Idle;
-            self.retention_due = true;
-        } else {
-            self.walks.carry = Carry::Writing(copies);
-        }
-    }
-}
-
-impl Copies {
-    /// The control record of the next copy, linked to the copies before it.
-    fn control(&self, copy: Copy) -> Control {
-        match copy {
-            Copy::Part(bytes) => Control::SnapshotPart { reader: self.reader, bytes },
-            Copy::Checkpoint(mut checkpoint) => {
-                checkpoint.carried = true;
-                checkpoint.previous = self.last;
-                if let CheckpointState::Snapshot { parts, .. } = &mut checkpoint.state {
-                    parts.clone_from(&self.parts);
-                }
-                Control::Checkpoint(checkpoint)
-            }
-        }
-    }
-
-    fn give_back(&mut self, control: Control) {
-        self.left.push_front(match control {
-            Control::SnapshotPart { bytes, .. } => Copy::Part(bytes),
-            Control::Checkpoint(checkpoint) => Copy::Checkpoint(checkpoint),
-            _ => unreachable!("only these are copied"),
-        });
-    }
-
-    fn staged(&mut self, control: &Control, link: Link) {
-        match control {
-            Control::Checkpoint(checkpoint) => {
-                self.last = Some(ChainLink { number: checkpoint.number, link });
-            }
-            _ => self.parts.push(link),
         }
     }
 }

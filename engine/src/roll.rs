@@ -253,6 +253,7 @@ impl Shard {
             let (shortened, freed) = (false, false);
             let row = ManifestSegment { segment, end, digest, entries, shortened, freed };
             self.catalog.add_segment(row);
+            self.pins.add(segment);
             let seal = self.journal.seal_segment(next);
             self.queue.push_back((Purpose::RollWrite, seal));
             self.keep_index(segment);
@@ -263,6 +264,7 @@ impl Shard {
             let (shortened, freed) = (true, false);
             let row = ManifestSegment { segment, end, digest, entries, shortened, freed };
             self.catalog.add_segment(row);
+            self.pins.add(segment);
             self.keep_index(segment);
         }
         let room = self.journal.manifest_entry_room();
@@ -305,6 +307,7 @@ impl Shard {
             self.give_back(ended);
         }
         self.retention_due = true;
+        self.expiry.set_due();
     }
 
     /// The fresh segment is durable: what stood behind the old one's end is kept in a side file,

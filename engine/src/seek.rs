@@ -13,7 +13,7 @@
 //! Not here: loading an index (`load`), which the caller does and then asks again.
 
 use crate::error::Damaged;
-use crate::index::{LogSpan, SectionRef};
+use crate::index::{LogSpan, SectionRef, SegmentIndex};
 use crate::position::{Dlsn, LogId, SegmentId, Sequence};
 use crate::reads::{Bracket, ReadJob, Search};
 use crate::request::At;
@@ -27,6 +27,8 @@ pub(crate) enum Where {
     Load(SegmentId),
     /// Nowhere, although they should be, in this segment.
     Missing(SegmentId),
+    /// Truncated records may have stood there, in a segment that is gone.
+    Gone,
 }
 
 /// Where the first record with a transaction id, or of a time, is to be looked for.
@@ -58,8 +60,13 @@ fn last_before(span: &LogSpan, at: At) -> Option<&SectionRef> {
 
 impl Bracket {
     /// What the index of one more segment tells.
-    fn narrow(&mut self, segment: SegmentId, span: Option<&LogSpan>, at: At) {
-        let Some(span) = span else {
+    fn narrow(&mut self, segment: SegmentId, index: &SegmentIndex, log: LogId, at: At) {
+        let Some(span) = index.log(log) else {
+            if index.has_holes() {
+                // Damage hides whether it was there.
+                self.empty.insert(segment);
+                return;
+            }
             // The log was created later.
             self.above = Some(segment);
             return;
@@ -128,6 +135,7 @@ impl Shard {
 
     /// Whether all truncated records were committed before a time, although no live segment has
     /// records of the log from then: they stood before the oldest segment, which began before it.
+    /// Where some stood behind that, in a segment that was freed since, nobody can tell.
     fn begins_later(&mut self, id: u64, first: Sequence, at_us: u64) -> Result<bool, SegmentId> {
         let log = self.reads.jobs[&id].request.log;
         let bracket = &self.reads.jobs[&id].bracket;
@@ -136,18 +144,24 @@ impl Shard {
         if known_from.is_some_and(|start| start < first) {
             return Ok(false);
         }
+        // A log that is not known there was created later.
+        let begin = |index: &SegmentIndex| {
+            let start = index.log(log).map_or(Sequence::FIRST, |span| span.start);
+            (index.first_time_us(), start)
+        };
         let oldest = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment);
-        let began_us = match (oldest, bracket.oldest) {
-            (None, _) => self.index.first_time_us(),
-            (Some(oldest), Some((known, began_us))) if oldest == known => began_us,
+        let (began_us, start) = match (oldest, bracket.oldest) {
+            (None, _) => begin(&self.index),
+            (Some(oldest), Some((known, began))) if oldest == known => began,
             (Some(oldest), _) => {
-                let began_us = self.cache.get(oldest).ok_or(oldest)?.first_time_us();
+                let began = begin(self.cache.get(oldest).ok_or(oldest)?);
                 let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
-                job.bracket.oldest = Some((oldest, began_us));
-                began_us
+                job.bracket.oldest = Some((oldest, began));
+                began
             }
         };
-        Ok(began_us.is_some_and(|began_us| began_us < at_us))
+        let all_before = known_from.unwrap_or(first) == start;
+        Ok(all_before && began_us.is_some_and(|began_us| began_us < at_us))
     }
 
     /// The last section that begins before a transaction id or time.
@@ -181,21 +195,28 @@ impl Shard {
                 return Ok(bracket.from.map(|(_, last, _)| last));
             };
             let index = self.cache.get(middle).ok_or(middle)?;
-            bracket.narrow(middle, index.log(log), at);
+            bracket.narrow(middle, index, log, at);
         }
     }
 
     /// The segment that holds a durable record of a log. What was found out on the way stays with
     /// the read, so each index that it waits for is progress, however few of them fit into memory.
     pub(crate) fn find(&mut self, id: u64, log: LogId, sequence: Sequence) -> Where {
+        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        let mut search = std::mem::take(&mut job.search);
+        let found = self.search(&mut search, log, sequence);
+        self.reads.jobs.get_mut(&id).expect("it is being advanced").search = search;
+        found
+    }
+
+    /// As [`find`](Self::find), for whoever keeps what was found out so far.
+    pub(crate) fn search(&mut self, search: &mut Search, log: LogId, sequence: Sequence) -> Where {
         if self.index.log(log).is_some_and(|span| span.start <= sequence) {
             return self.newest().map_or_else(|| self.nowhere(), Where::Segment);
         }
-        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
-        if job.search.sequence != sequence {
-            job.search = Search { sequence, ..Search::default() };
+        if search.sequence != sequence {
+            *search = Search { sequence, ..Search::default() };
         }
-        let search = &mut job.search;
         loop {
             let live = self.catalog.segments().filter(|s| !s.freed).map(|s| s.segment);
             let between: Vec<_> = live
@@ -225,14 +246,49 @@ impl Shard {
         active.or(self.ended.as_ref().map(|ended| ended.segment))
     }
 
-    /// Whether the segment stood before the oldest one that is still needed.
-    pub(crate) fn is_gone(&self, segment: SegmentId) -> bool {
-        let oldest = self.catalog.segments().find(|s| !s.freed).map(|s| s.segment);
-        oldest.or(self.newest()).is_some_and(|oldest| segment < oldest)
+    /// Whether a segment with this number is no longer there.
+    fn is_gone(&self, segment: SegmentId) -> bool {
+        let last = self.newest().or(self.catalog.segments().last().map(|last| last.segment));
+        let lives = self.catalog.segment(segment).is_some_and(|row| !row.freed);
+        !lives && last.is_some_and(|last| segment < last)
+    }
+
+    /// Where the log ended in the last segment before this one that is there; `None` if damage
+    /// hides that. Found out once: the segments around a gap may not fit the cache together.
+    fn end_before(
+        &mut self,
+        id: u64,
+        log: LogId,
+        segment: SegmentId,
+    ) -> Result<Option<Sequence>, Where> {
+        let job = self.reads.jobs.get_mut(&id).expect("it is being advanced");
+        if let Some(known) = job.end_before {
+            return Ok(known);
+        }
+        let mut before = self.catalog.segments().rev().filter(|s| !s.freed && s.segment < segment);
+        let end = match before.next().map(|before| before.segment) {
+            None => Some(Sequence::FIRST),
+            Some(before) => {
+                let index = self.cache.get(before).ok_or(Where::Load(before))?;
+                // A log that is not known there was created later.
+                let end = index.log(log).map_or(Sequence::FIRST, LogSpan::end);
+                (!index.has_holes()).then_some(end)
+            }
+        };
+        job.end_before = Some(end);
+        Ok(end)
     }
 
     /// The sequence at a position, or of the first record after it; `None` if there is none yet.
-    pub(crate) fn locate(&mut self, log: LogId, dlsn: Dlsn) -> Result<Option<Sequence>, Where> {
+    pub(crate) fn locate(
+        &mut self,
+        id: u64,
+        log: LogId,
+        dlsn: Dlsn,
+    ) -> Result<Option<Sequence>, Where> {
+        let truncated = self.catalog.log(log).is_some_and(|log| log.first > Sequence::FIRST);
+        let gone = truncated && self.is_gone(dlsn.segment());
+        let before = if gone { self.end_before(id, log, dlsn.segment())? } else { None };
         let newest = self.newest();
         let sealed = self.catalog.segments().filter(|s| !s.freed);
         let segment = sealed.map(|s| s.segment).find(|segment| *segment >= dlsn.segment());
@@ -254,6 +310,10 @@ impl Shard {
             },
         };
         let Some(span) = span else { return Ok(Some(Sequence::FIRST)) };
+        if gone && before.is_none_or(|before| before < span.start) {
+            // Whether they stood before the position or behind it nobody can tell.
+            return Err(Where::Gone);
+        }
         if segment > dlsn.segment() {
             // With holes it is only where the first section begins that was found.
             return if holes { Err(Where::Missing(segment)) } else { Ok(Some(span.start)) };

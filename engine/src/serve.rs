@@ -111,6 +111,14 @@ impl Shard {
                 self.answer_metrics(reply);
                 None
             }
+            Request::Space { reply } => {
+                self.ask_space(reply);
+                None
+            }
+            Request::LogSegments { log, reply } => {
+                self.ask_log_segments(log, reply);
+                None
+            }
             Request::Close { reply } => {
                 self.closing.push(reply);
                 None
@@ -165,6 +173,8 @@ impl Shard {
                 self.answer_now(Answer::other(reply, answer));
             }
             Request::Metrics { reply } => self.answer_metrics(reply),
+            Request::Space { reply } => self.refuse_with(reply, stopped),
+            Request::LogSegments { reply, .. } => self.refuse_with(reply, stopped),
             Request::Close { reply } => {
                 // A close under way goes on: what was accepted before it is finished first.
                 self.closing.push(reply);
@@ -225,6 +235,13 @@ impl Shard {
     pub(crate) fn stage(&mut self, control: &Control) {
         let at = self.journal.next_link();
         self.journal.put_control(control);
+        if let Control::Checkpoint(_)
+        | Control::ReaderOpened { .. }
+        | Control::ReaderDropped { .. } = control
+        {
+            // A log may be needed by fewer processors now.
+            self.expiry.touch();
+        }
         self.catalog.apply(control, at).expect("the request was checked against the catalog");
     }
 
@@ -481,10 +498,7 @@ impl Shard {
                 self.stage(&control);
                 self.meters.forget(log);
                 self.answer(Answer::other(reply, Ok(())));
-                self.removals += 1;
-                self.reads.wake(log);
-                self.advance_woken();
-                self.retention_due = true;
+                self.records_gone(log);
             }
         }
         None
@@ -516,17 +530,18 @@ impl Shard {
             Admit::Hold => return Some(Request::Truncate { log, before, reply }),
             Admit::NoSpace => self.answer(Answer::other(reply, Err(LogError::NoSpace(NoSpace)))),
             Admit::Yes => {
-                self.stage(&control);
-                let ordinal = self.journal.staged_ordinal();
-                self.catalog.set_truncated(log, ordinal);
+                self.truncate_to(log, before);
                 self.answer(Answer::other(reply, Ok(())));
-                self.removals += 1;
-                self.reads.wake(log);
-                self.advance_woken();
-                self.retention_due = true;
             }
         }
         None
+    }
+
+    /// Truncates a log. The caller was admitted and checked everything.
+    pub(crate) fn truncate_to(&mut self, log: LogId, before: Sequence) {
+        self.stage(&Control::LogTruncated { log, first: before });
+        self.catalog.set_truncated(log, self.journal.staged_ordinal());
+        self.records_gone(log);
     }
 
     fn check_truncation(&self, log: LogId, before: Sequence) -> Result<(), LogError> {

@@ -84,7 +84,7 @@ impl Shard {
             Ok(Admit::Yes) => {
                 self.stage(&control);
                 self.meters.forget(log);
-                self.retention_due = true;
+                self.expiry.set_due();
                 let info = self.log_info(log).expect("it was just changed");
                 self.answer(Answer::other(reply, Ok(info)));
             }

@@ -22,6 +22,7 @@ use crate::buf::Buf;
 use crate::catalog::Catalog;
 use crate::commit::{InFlight, Journal, Work};
 use crate::error::{OpenError, Stopped};
+use crate::expiry::Expiry;
 use crate::format::entry::Flags;
 use crate::format::{EngineId, Place};
 use crate::index::{IndexCache, SectionRef, SegmentIndex};
@@ -29,7 +30,9 @@ use crate::io::{Completion, Found, IoError, Now, Op, OpId, OpKind, SpareId};
 use crate::judge::{Last, Later, Newer};
 use crate::limits::{IDLE_WATERMARK_US, INDEX_CACHE_SIZE, WRITING_US};
 use crate::metrics::Meter;
+use crate::pins::Pins;
 use crate::position::{LogId, SegmentId, ShardId};
+use crate::punch::{Holes, Punches};
 use crate::rates::Meters;
 use crate::reads::Reads;
 use crate::recover::{Ended, Recovery};
@@ -41,6 +44,7 @@ use crate::restore::Walks;
 use crate::roll::{Roll, SOON_PERCENT, Spares};
 use crate::sync::{SyncMethod, SyncPolicy};
 use crate::tail::TailCache;
+use crate::usage::Usage;
 
 /// What a shard is told when it is opened.
 #[derive(Clone, Debug)]
@@ -79,6 +83,8 @@ pub(crate) enum Purpose {
     Reuse(SpareId),
     /// A freed segment becomes a spare, or goes.
     Recycle(SegmentId, Option<SpareId>),
+    /// Holes of so many bytes are made in a segment.
+    Punch(SegmentId, u64),
     /// Nothing depends on it; a failure is only logged.
     Background(&'static str),
     /// A read of a segment or its side file.
@@ -105,6 +111,8 @@ pub(crate) enum Deferred {
     Restore(u64),
     /// A freed segment's record is durable: now its file may go.
     Freed(SegmentId),
+    /// The record of holes in a segment is durable: now they may be made.
+    Punch(Holes),
     /// A log's end is durable: who waits there is told.
     Sealed(LogId),
 }
@@ -132,6 +140,11 @@ pub struct Shard {
     pub(crate) reads: Reads,
     pub(crate) walks: Walks,
     pub(crate) retention_due: bool,
+    /// What keeps each sealed segment.
+    pub(crate) pins: Pins,
+    pub(crate) expiry: Expiry,
+    pub(crate) punches: Punches,
+    pub(crate) usage: Usage,
     pub(crate) meters: Meters,
     /// A write request that cannot be staged yet. Nothing overtakes it.
     held: Option<Request>,
@@ -190,6 +203,10 @@ impl Shard {
             reads: Reads::default(),
             walks: Walks::default(),
             retention_due: false,
+            pins: Pins::default(),
+            expiry: Expiry::default(),
+            punches: Punches::default(),
+            usage: Usage::default(),
             meters: Meters::default(),
             held: None,
             deferred: VecDeque::new(),
@@ -291,7 +308,7 @@ impl Shard {
             .spares
             .retry_at()
             .filter(|_| waits_for_space || self.journal.percent_used() >= SOON_PERCENT);
-        let due = [self.idle_at(), space, self.reads.next_deadline()];
+        let due = [self.idle_at(), space, self.reads.next_deadline(), self.expiry_at()];
         due.into_iter().flatten().min()
     }
 
@@ -331,7 +348,9 @@ impl Shard {
             if let Some(work) = self.poll_roll(now) {
                 return Some(work);
             }
+            self.poll_expiry(now);
             self.poll_retention();
+            self.poll_usage();
             if let Some((work, kind)) = self.journal.poll(now) {
                 return Some((purpose_of(work), kind));
             }
@@ -378,6 +397,7 @@ impl Shard {
     /// The end: everyone who asked for it is told.
     pub(crate) fn finish(&mut self, result: &Result<(), Stopped>) {
         self.finished = true;
+        self.refuse_usage(&Stopped::closed());
         self.reads.clear();
         for reply in std::mem::take(&mut self.closing) {
             self.answers.push_back(Answer::other(reply, result.clone()));
@@ -419,6 +439,7 @@ impl Shard {
                 Deferred::Answer(answer) => self.answers.push_back(answer),
                 Deferred::Restore(walk) => self.begin_walk(walk),
                 Deferred::Freed(segment) => self.segment_freed(segment),
+                Deferred::Punch(holes) => self.punch_ready(holes),
                 Deferred::Sealed(log) => self.reads.wake(log),
             }
         }
@@ -439,6 +460,7 @@ impl Shard {
                     tracing::warn!(shard = self.config.shard.get(), %error, "{what} failed");
                 }
             }
+            Purpose::Punch(segment, bytes) => self.punched(segment, bytes, done.result),
             _ if self.stopped.is_some() => {}
             Purpose::Entry(ordinal) => match done.result {
                 Ok(count) => {
@@ -522,6 +544,9 @@ impl Shard {
             let mut has_records = false;
             for head in entry.sections.iter().filter(|head| !head.is_control()) {
                 has_records = true;
+                if self.catalog.retained().contains(&head.log) {
+                    self.expiry.touch();
+                }
                 let place = (entry.place.entry, offset);
                 let section = SectionRef::new(head, place, entry.time_us);
                 self.index.add(head.log, section);
@@ -548,6 +573,7 @@ impl Shard {
                 self.answers.push_back(answer.stopped(stopped.clone()));
             }
         }
+        self.refuse_usage(&stopped);
         self.walks.stop(&stopped, &mut self.answers);
         self.reads.stop(&stopped, &mut self.answers);
         if let Some(request) = self.held.take() {

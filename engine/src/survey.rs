@@ -168,6 +168,10 @@ impl Survey {
         }
         let Some(previous) = &self.previous else { return };
         let before = previous.segment;
+        if checked.header.as_ref().is_some_and(|header| before < header.previous) {
+            // The segment between them was freed: what it led to is gone with it.
+            return;
+        }
         let link = checked.header.as_ref().zip(previous.ends);
         let unlinked = link.is_some_and(|(header, ends)| {
             let named = (header.previous, header.previous_end, header.previous_digest);
@@ -220,12 +224,17 @@ impl Survey {
         let opens = end.is_some();
         let last = self.previous.take().and_then(|previous| previous.catalog);
         let now = end.or(last.as_ref());
-        self.blame_gaps();
-        for finding in &mut self.findings {
+        self.blame_gaps(now, opens);
+        let mut punched = Vec::new();
+        for (index, finding) in self.findings.iter_mut().enumerate() {
             let before = finding.at_risk.len();
             finding.at_risk.retain_mut(|at_risk| still_needed(at_risk, now, opens, &self.names));
             if before > 0 && finding.at_risk.is_empty() {
                 finding.severity = Severity::Redundant;
+                let row = finding.segment.zip(now).and_then(|(segment, now)| now.segment(segment));
+                if !self.holes.contains(&index) && row.is_some_and(|row| row.shortened) {
+                    punched.push(index);
+                }
             }
         }
         for hole in self.holes.iter().filter(|hole| **hole >= self.told) {
@@ -236,11 +245,20 @@ impl Survey {
         for (_, state) in now.iter().flat_map(|catalog| catalog.readers()) {
             self.check_processor(&state.stored, now.expect("it has processors"));
         }
+        // Dead records of a punched segment may read as anything (F-12).
+        for index in punched.into_iter().rev() {
+            self.findings.remove(index);
+        }
         self.findings
     }
 
-    fn blame_gaps(&mut self) {
+    fn blame_gaps(&mut self, now: Option<&Catalog>, opens: bool) {
         for Gap { log, first, end, since, until } in std::mem::take(&mut self.gaps) {
+            let mut needed = AtRisk::Records { log, name: None, first, end };
+            if !still_needed(&mut needed, now, opens, &self.names) {
+                // It stood in a segment that was freed, or it does not matter any more.
+                continue;
+            }
             let at_risk = AtRisk::Records { log, name: None, first, end };
             let blamed = self.holes.iter().filter(|hole| (since..until).contains(hole));
             let blamed: Vec<_> = blamed.copied().collect();

@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
@@ -212,13 +213,15 @@ impl Plan {
     fn check(self, report: &mut Report, mut read: impl FnMut(u64)) -> Seen {
         let shard = self.files.identity.shard;
         let mut survey = Survey::new(self.files.identity.clone());
+        let now = self.recovered.as_ref().ok().map(|r| Arc::new(r.catalog.clone()));
         for (segment, end, len) in &self.segments {
             if *len == 0 {
                 survey.missing(*segment, 0);
                 continue;
             }
             let row = self.recovered.as_ref().ok().and_then(|r| r.catalog.segment(*segment));
-            let mut check = survey.check(*segment, *end);
+            let punched = now.clone().filter(|_| row.is_some_and(|row| row.shortened));
+            let mut check = survey.check(*segment, *end).punched(punched);
             self.files.read_through(*segment, *len, &mut check, &mut read);
             report.bytes += len;
             let checked = check.finish();

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod effect;
 pub mod faults;
 pub mod file;
+pub mod keeping;
 pub mod model;
 pub mod names;
 pub mod ops;

@@ -37,9 +37,9 @@ fn fill(disk: &LoopDisk, engine: &Engine, log: &Log) -> AppendError {
         large.into_iter().for_each(|append| assert!(append.wait().is_ok()));
         next += 16;
     }
-    let mut segment = SegmentId::new(0);
+    let (mut segment, mut len) = (SegmentId::new(0), 12_000);
     loop {
-        match log.append(block(next, 12_000)).wait() {
+        match log.append(block(next, len)).wait() {
             Ok(appended) => {
                 let now = appended.dlsn.expect("it is one record").segment();
                 if std::mem::replace(&mut segment, now) != now {
@@ -47,6 +47,8 @@ fn fill(disk: &LoopDisk, engine: &Engine, log: &Log) -> AppendError {
                 }
                 next += 1;
             }
+            // What finds no room is not the smallest that could.
+            Err(AppendError::NoSpace(_)) if len > 100 => len = 100,
             Err(error @ AppendError::NoSpace(_)) => return error,
             Err(error) => panic!("{error}"),
         }

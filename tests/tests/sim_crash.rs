@@ -103,6 +103,19 @@ fn a_full_disk_refuses_appends_and_recovers_by_itself() {
     must_meet(&coverage, &["no space", "enospc make spare"]);
 }
 
+/// Goal: no record goes by itself that a policy keeps, whatever the clocks do and whenever it
+/// crashes; what no policy keeps goes in bounded time.
+#[test]
+fn records_go_by_themselves_as_their_log_says_and_never_before() {
+    let test = "records_go_by_themselves_as_their_log_says_and_never_before";
+    let mut coverage = Coverage::default();
+    for seed in seeds(0..40) {
+        let replay = replay_of(seed, test);
+        coverage += run_script(seed, Weather::CRASHES, &replay, World::keep_by_policy);
+    }
+    must_meet(&coverage, &["expired", "recycled", "power cuts", "kills"]);
+}
+
 /// Goal: damage gives an error that says what is lost, or nothing; never other bytes.
 #[test]
 fn reads_never_return_other_bytes_under_damage() {

@@ -314,8 +314,11 @@ impl<'a> Flat<'a> {
                 self.rebuilt.push(segment);
                 self.sides.insert(segment, bytes);
             }
-            // What is kept for people is never read again.
-            OpKind::WriteSide { side: Side::Tail, .. } | OpKind::Sync { .. } | OpKind::Begin => {}
+            // What is kept for people is never read again, and where holes would be neither.
+            OpKind::WriteSide { side: Side::Tail, .. }
+            | OpKind::Punch { .. }
+            | OpKind::Sync { .. }
+            | OpKind::Begin => {}
             OpKind::Write { .. } | OpKind::Read { .. } | OpKind::ReadSide { .. } => {
                 unreachable!("{kind:?} is no operation on files")
             }

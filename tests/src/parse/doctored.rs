@@ -224,6 +224,7 @@ impl Doctored {
                 self.segments.entry(segment).or_default().truncate(size(len));
             }
             OpKind::Sync { .. }
+            | OpKind::Punch { .. }
             | OpKind::MakeSpare { .. }
             | OpKind::RemoveSpare { .. }
             | OpKind::Begin

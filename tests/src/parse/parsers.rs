@@ -225,9 +225,8 @@ pub fn index(data: &[u8]) {
         };
         assert_eq!(index.encode(&place), bytes);
         assert!(index.size() <= 3 * bytes.len());
-        for (log, end) in index.logs() {
-            let span = index.log(log).expect("it was listed");
-            assert_eq!(span.end(), end);
+        for (log, span) in index.spans() {
+            assert_eq!(index.log(log), Some(span));
             for section in &span.sections {
                 let found = span.from(section.first).expect("it is there");
                 assert_eq!(found.first(), Some(section));

@@ -65,6 +65,8 @@ counters! {
         recycled,
         /// Segments cut off after recovery.
         shortened,
+        /// Segments that were given holes.
+        punched,
         /// Tails that were kept aside.
         tails_kept,
         /// Indexes read from side files.
@@ -77,6 +79,8 @@ counters! {
         appends,
         /// Batches over several logs acknowledged.
         batches,
+        /// Records that went by themselves.
+        expired,
         /// Records read and compared.
         records_read,
         /// Of these reads, those that began at a transaction id or a time.
@@ -309,6 +313,7 @@ impl Coverage {
             OpKind::Sync { .. } => self.counts.syncs += 1,
             OpKind::Recycle { .. } => self.counts.recycled += 1,
             OpKind::Shorten { .. } => self.counts.shortened += 1,
+            OpKind::Punch { .. } => self.counts.punched += 1,
             OpKind::ReadSide { .. } => self.counts.sides_read += 1,
             _ => {}
         }

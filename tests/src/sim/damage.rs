@@ -112,6 +112,14 @@ impl SimDisk {
         misread > 0 || self.inode(segment).is_some_and(hit)
     }
 
+    /// Whether any of these bytes was given back.
+    #[must_use]
+    pub fn is_punched(&self, segment: SegmentId, begin: u64, end: u64) -> bool {
+        let blocks = begin - begin % u64::from(BLOCK_SIZE)..end;
+        let holes = self.inode(segment).and_then(|inode| self.punched.get(&inode));
+        holes.is_some_and(|holes| holes.range(blocks).next().is_some())
+    }
+
     /// Whether a segment with a higher number is damaged or gone.
     #[must_use]
     pub fn is_hit_above(&self, segment: SegmentId) -> bool {

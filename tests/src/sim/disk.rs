@@ -26,6 +26,9 @@
 //! sync of the directory covered is there or not after a power cut, each for itself, also out of
 //! order, unless it concerns the same name or file as an earlier one. Half a rename: never.
 //!
+//! **Holes** read as zeros, or as noise in worlds with damage; a power cut may bring back what
+//! stood there, by sectors. Some file systems refuse them.
+//!
 //! **Side files** are never synced: after a power cut one is whole, torn, zeros or gone.
 //!
 //! **Failures** (asked). A write, read or sync fails; a failed write is there in part, a failed
@@ -81,6 +84,10 @@ pub struct SimDisk {
     /// Durable blocks of each segment's file, and since when.
     pub(crate) settled: BTreeMap<Inode, BTreeMap<u64, u64>>,
     pub(crate) damages: Damages,
+    /// Blocks that were given back out of the middle of files.
+    pub(crate) punched: BTreeMap<Inode, BTreeSet<u64>>,
+    /// The file system makes no holes.
+    pub refuses_holes: bool,
     /// What stood in a file before it became a segment may be wanted: stale blocks.
     pub(crate) keeps_stale: bool,
     /// What goes wrong.

@@ -94,6 +94,10 @@ counters! {
         eio_remove,
         /// Cutting a file off failed.
         eio_shorten,
+        /// Making holes in a file failed.
+        eio_punch,
+        /// The file system makes no holes.
+        holes_refused,
         /// Writing the superblock failed.
         eio_begin,
         /// Writing a side file failed.

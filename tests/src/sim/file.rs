@@ -113,6 +113,18 @@ impl SimFile {
         }
     }
 
+    /// Nobody needs these bytes any more: `bytes` stand there now, after a power cut perhaps what
+    /// stood there before, each sector for itself.
+    pub fn punched(&mut self, offset: usize, bytes: &[u8], salt: u64) {
+        self.show(offset, bytes);
+        for (sector, part) in bytes.chunks(SECTOR).enumerate() {
+            if crate::rng::mix(salt ^ sector as u64) & 1 == 0 {
+                let at = offset + sector * SECTOR;
+                self.durable[at..at + part.len()].copy_from_slice(part);
+            }
+        }
+    }
+
     /// A sync that was submitted at `begun_at` completed. Says what it made durable.
     pub fn synced(&mut self, begun_at: u64) -> Vec<Range<usize>> {
         if std::mem::take(&mut self.cut) {

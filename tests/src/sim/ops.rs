@@ -6,6 +6,7 @@
 //! Recycle    unlink .index | unlink .tail | rename | sync the directory
 //! Remove     unlink .index | unlink .tail | unlink | sync the directory
 //! Shorten    cut off | sync
+//! Punch      some holes | the others                     (no sync)
 //! WriteSide  write .tmp | rename                         (no sync)
 //! Begin      one copy | sync | the other | sync
 //! ```
@@ -20,7 +21,7 @@ use std::io::ErrorKind;
 use oncelog::SegmentId;
 use oncelog::io::OpKind;
 
-use crate::rng::Rng;
+use crate::rng::{Rng, mix};
 use crate::sim::disk::{SimDisk, draw_fault, is_tail, to_usize};
 use crate::sim::file::SimFile;
 use crate::sim::names::Name;
@@ -38,7 +39,10 @@ fn steps_of(kind: &OpKind) -> u32 {
 
 /// Whether an operation's last step syncs the directory.
 fn syncs_directory(kind: &OpKind) -> bool {
-    !matches!(kind, OpKind::Shorten { .. } | OpKind::Begin | OpKind::WriteSide { .. })
+    !matches!(
+        kind,
+        OpKind::Shorten { .. } | OpKind::Punch { .. } | OpKind::Begin | OpKind::WriteSide { .. }
+    )
 }
 
 impl SimDisk {
@@ -51,6 +55,10 @@ impl SimDisk {
         if self.faults.full && matches!(kind, OpKind::WriteSide { .. }) && rng.one_in(2) {
             self.met.enospc_write_side += 1;
             return Err(ErrorKind::StorageFull);
+        }
+        if self.refuses_holes && matches!(kind, OpKind::Punch { .. }) {
+            self.met.holes_refused += 1;
+            return Err(ErrorKind::Unsupported);
         }
         let steps = steps_of(kind);
         if !draw_fault(self.faults.files, rng) {
@@ -81,6 +89,7 @@ impl SimDisk {
             OpKind::UseSpare { .. } => &mut self.met.eio_use_spare,
             OpKind::Recycle { .. } => &mut self.met.eio_recycle,
             OpKind::Shorten { .. } => &mut self.met.eio_shorten,
+            OpKind::Punch { .. } => &mut self.met.eio_punch,
             OpKind::Begin => &mut self.met.eio_begin,
             OpKind::WriteSide { .. } => &mut self.met.eio_write_side,
             _ => &mut self.met.eio_remove,
@@ -133,6 +142,10 @@ impl SimDisk {
             }
             OpKind::RemoveSegment { segment } => self.names.unlink(Name::Segment(*segment)),
             OpKind::RemoveSpare { spare } => self.names.unlink(Name::Spare(*spare)),
+            OpKind::Punch { segment, ranges } => {
+                let (some, others) = ranges.split_at(ranges.len() / 2);
+                self.punch_step(*segment, if step == 0 { some } else { others });
+            }
             OpKind::Shorten { segment, len } => self.shorten_step(*segment, *len, step),
             OpKind::Begin => {
                 let now = self.clock();
@@ -144,6 +157,28 @@ impl SimDisk {
                 self.names.rename(None, Name::Side(*segment, is_tail(*side)), inode);
             }
             _ => {}
+        }
+    }
+
+    /// Holes: zeros now, after a power cut zeros or what stood there, by sectors. Where damage is
+    /// looked for, anything stands there: nobody may care.
+    fn punch_step(&mut self, segment: SegmentId, ranges: &[std::ops::Range<u64>]) {
+        let inode = self.inode(segment).expect("punched but not there");
+        let (noise, salt) = (self.keeps_stale, mix(self.clock() ^ segment.get()));
+        let file = self.files.get_mut(&inode).expect("a name stands for a file");
+        for range in ranges {
+            let bytes = (range.start..range.end).map(|at| match noise {
+                true => mix(salt ^ at).to_le_bytes()[0],
+                false => 0,
+            });
+            file.punched(to_usize(range.start), &bytes.collect::<Vec<_>>(), salt);
+            let blocks = range.clone().step_by(oncelog::limits::BLOCK_SIZE as usize);
+            for block in blocks {
+                if let Some(settled) = self.settled.get_mut(&inode) {
+                    settled.remove(&block);
+                }
+                self.punched.entry(inode).or_default().insert(block);
+            }
         }
     }
 
@@ -169,6 +204,7 @@ impl SimDisk {
             self.files.get_mut(&inode).expect("a name stands for a file").named_anew();
         }
         self.settled.remove(&inode);
+        self.punched.remove(&inode);
         self.damages.forget(inode);
     }
 }

@@ -52,7 +52,7 @@ impl World {
         // handles of a process that is over.)
         self.clients.owners.clear();
         self.clients.writing.forget_all();
-        // What is swallowed may have been committed later than what comes now.
+        // So may commit times that were seen: the clock may have been set back since.
         self.times = Times::default();
         // Of what stood at one instant all may have been true.
         let safe = self.past.iter().map(|(at, _)| *at).rfind(|at| *at < blind.since).unwrap_or(0);
@@ -135,7 +135,10 @@ impl World {
         // If a damaged manifest hid where the log begins in a newer segment, the one before it is
         // searched in vain and named.
         let hit = self.disk.is_hit(damage.segment, damage.offset, end)
-            || count.is_none() && self.disk.is_hit_above(damage.segment);
+            || count.is_none() && self.disk.is_hit_above(damage.segment)
+            // The blind spot may take back the truncation, but not the holes made after it.
+            || self.coverage.counts.blind_spot_possible > 0
+                && self.disk.is_punched(damage.segment, damage.offset, end);
         if damage.shard != SHARD || !hit {
             return Err("it names a place that was not hit".to_owned());
         }

@@ -64,14 +64,14 @@ fn entry_at(segment: SegmentId, image: &[u8], offset: u64) -> Option<EntryAt> {
 }
 
 /// Whether the entry is whole in `now` as it was in `before`, padding apart.
-fn is_whole(entry: &EntryAt, before: &[u8], now: &[u8]) -> bool {
+fn is_whole(entry: &EntryAt, before: &[u8], now: &[u8], punched: bool) -> bool {
     let range = to_usize(entry.offset)..to_usize(entry.offset + entry.length);
     let (Some(before), Some(now)) = (before.get(range.clone()), now.get(range)) else {
         return false;
     };
     let heads = (Entry::parse(before), Entry::parse(now));
     let (Some(was), Some(is)) = heads else { return false };
-    was.digest == is.digest && was.head == is.head && is.sections_match(now)
+    was.digest == is.digest && was.head == is.head && (punched || is.sections_match(now))
 }
 
 impl SimDisk {
@@ -135,10 +135,17 @@ impl SimDisk {
         let now = if is_lost { &[] } else { now };
         let blocks = (0..now.len() as u64).step_by(BLOCK);
         let headers: Vec<EntryAt> = blocks.filter_map(|at| entry_at(segment, now, at)).collect();
+        let holes = self.punched.get(&inode);
+        let has_holes = |entry: &EntryAt| {
+            let range = entry.offset..entry.offset + entry.length;
+            holes.is_some_and(|holes| holes.range(range).next().is_some())
+        };
         let header = SegmentHeader::decode(now);
         let named = header.is_ok_and(|(header, _)| header.segment == segment);
         let manifest = entries.iter().filter(|entry| entry.is_manifest());
-        if !named || !manifest.into_iter().all(|entry| is_whole(entry, &before, now)) {
+        if !named
+            || !manifest.into_iter().all(|entry| is_whole(entry, &before, now, has_holes(entry)))
+        {
             let seen = headers.iter().any(|entry| !entry.is_manifest());
             return match first {
                 None => Hole::PassedOver(u64::MAX),
@@ -146,7 +153,9 @@ impl SimDisk {
                 Some(first) => Hole::PassedOver(first),
             };
         }
-        let Some(hole) = entries.iter().find(|entry| !is_whole(entry, &before, now)) else {
+        let Some(hole) =
+            entries.iter().find(|entry| !is_whole(entry, &before, now, has_holes(entry)))
+        else {
             return Hole::None;
         };
         let witness = headers.iter().any(|entry| entry.durable > hole.number);

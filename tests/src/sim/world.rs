@@ -134,12 +134,16 @@ impl World {
         };
         world.choose_options();
         world.disk.keeps_stale = weather.rot;
+        world.disk.refuses_holes = world.rng.one_in(8);
         world.note(|w| format!("{:?}", w.weather));
         world
     }
 
     /// The whole life of the world.
     pub fn run(&mut self) {
+        if self.rng.one_in(16) {
+            return self.keep_by_policy();
+        }
         self.reopen();
         if self.weather.crowded {
             self.crowd();

@@ -108,6 +108,11 @@ impl Disk {
             OpKind::WriteSide { segment, side: Side::Index, bytes } => {
                 drop(self.indexes.insert(segment, bytes));
             }
+            OpKind::Punch { segment, ranges } => {
+                for range in ranges {
+                    self.file(segment)[at(range.start)..at(range.end)].fill(0);
+                }
+            }
             OpKind::WriteSide { side: Side::Tail, .. } => {}
             OpKind::ReadSide { segment, .. } => match self.indexes.get(&segment) {
                 Some(bytes) => done.side = Some(bytes.clone()),
