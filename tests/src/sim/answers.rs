@@ -129,7 +129,8 @@ impl World {
             let state = &self.bases[0];
             let checked = match &answer {
                 Ok(answer) => {
-                    let checked = read.check(answer, state, &mut self.times, self.now.mono_us);
+                    let seen = (self.now.mono_us, self.disk.is_damaged());
+                    let checked = read.check(answer, state, &mut self.times, seen);
                     checked.map(|count| {
                         let counts = &mut self.coverage.counts;
                         counts.records_read += count as u64;

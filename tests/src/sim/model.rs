@@ -222,7 +222,9 @@ impl State {
             }
             Effect::DropReader(name) => match self.reader_named(name) {
                 Some(reader) => {
-                    self.readers.remove(&reader);
+                    let gone = self.readers.remove(&reader).expect("it was found");
+                    let owned = self.logs.values_mut().filter(|log| log.owner == gone.epoch);
+                    owned.for_each(|log| log.owner = Epoch::new(0));
                     Outcome::Done
                 }
                 None => Outcome::Refused("no such processor"),

@@ -52,13 +52,17 @@ impl State {
         exclusive: bool,
     ) -> Outcome {
         let Some(log) = self.logs.get(&id) else { return Outcome::Refused("dropped") };
-        if log.sealed {
+        let known = name.and_then(|name| log.writers.get(name)).map(|writer| writer.epoch);
+        if log.sealed && known.is_none() {
             return Outcome::Refused("sealed");
         }
         let epoch = self.new_epoch();
         let log = self.log_mut(id);
         if exclusive {
             log.owner = epoch;
+        } else if known == Some(log.owner) {
+            // Who is fenced does not keep the log for itself.
+            log.owner = Epoch::new(0);
         }
         let Some(name) = name else { return Outcome::Granted(epoch, 0) };
         let new = || Writer { epoch, born: epoch, increasing, last: 0, window: VecDeque::new() };
