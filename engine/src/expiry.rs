@@ -221,6 +221,10 @@ impl Shard {
         let Some(state) = self.catalog.log(log) else { return Turn::Nothing };
         let Some(options) = state.options.clone() else { return Turn::Nothing };
         let (first, policy) = (state.first, &options.retention);
+        if !policy.is_some() {
+            // Its options changed while it was being looked at: nothing goes by itself any more.
+            return Turn::Nothing;
+        }
         if state.durable_next <= first || !self.may_be_due(log, first, policy) {
             return Turn::Nothing;
         }

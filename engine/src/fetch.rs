@@ -173,6 +173,9 @@ impl Fetch {
         }
         let ReadAnswer { first, next, earliest, proven, until, over, end, .. } = answer;
         if end {
+            if matches!(asked.at, At::Earliest | At::Latest) {
+                self.at = At::Sequence(next);
+            }
             return Err(ReadError::End { next });
         }
         let ReadAnswer { frontier, next_log, .. } = answer;

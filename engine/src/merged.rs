@@ -141,7 +141,10 @@ struct Follow {
 /// orders.append("1 pear").wait()?;
 ///
 /// let mut reader = engine.merged_prefix("shop/", From::Earliest).wait()?;
-/// let records = reader.next().wait()?;
+/// let mut records = Vec::new();
+/// while records.len() < 3 {
+///     records.extend(reader.next().wait()?);
+/// }
 /// let texts: Vec<_> = records.iter().map(|record| &record.payload[..]).collect();
 /// assert_eq!(texts, [&b"3 apples"[..], b"3 apples: 2.40", b"1 pear"]);
 /// assert_eq!(records[1].log, bills.id());

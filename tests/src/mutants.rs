@@ -179,13 +179,13 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a file is used again before the record that frees it is durable",
         file: "engine/src/retention.rs",
-        text: "self.defer(Deferred::Freed(oldest));",
-        bug: "self.segment_freed(oldest);",
+        text: "self.defer(Deferred::Freed(segment));",
+        bug: "self.segment_freed(segment);",
         check: Check::Simulate("crashes", 300),
     },
     Mutant {
         name: "a carried chain's old segment may go before the copies are there",
-        file: "engine/src/retention.rs",
+        file: "engine/src/carry.rs",
         text: "let oldest = walk.active;",
         bug: "let oldest = SegmentId(walk.active.0 + 2);",
         check: Check::Simulate("crashes", 1_000),
@@ -317,10 +317,17 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "a log keeps the name that it had",
-        file: "engine/src/catalog.rs",
+        file: "engine/src/catalog/settings.rs",
         text: "                self.log_names.remove(&state.name);\n                \
                self.log_names.insert(",
         bug: "                self.log_names.insert(",
+        check: Check::Simulate("crashes", 100),
+    },
+    Mutant {
+        name: "records go although retention was taken away meanwhile",
+        file: "engine/src/expiry.rs",
+        text: "if !policy.is_some() {",
+        bug: "if false {",
         check: Check::Simulate("crashes", 100),
     },
     Mutant {

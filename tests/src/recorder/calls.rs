@@ -14,6 +14,9 @@ use std::os::unix::fs::FileExt;
 
 use nix::libc;
 
+/// The flags of `fallocate` that give blocks inside a file back.
+const PUNCH: u64 = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u64;
+
 /// What a thread asks of the kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Registers {
@@ -223,6 +226,11 @@ impl Call {
             }
             libc::SYS_ftruncate => Self::SetLen { fd, len: args[1] },
             libc::SYS_fallocate if args[1] == 0 => Self::Reserve { fd, len: args[2] + args[3] },
+            // What is punched reads as zeros, now, and perhaps not after a power cut.
+            libc::SYS_fallocate if args[1] == PUNCH => {
+                let len = usize::try_from(args[3]).expect("64-bit platforms only");
+                Self::Write { fd, offset: args[2], data: vec![0; len], through: false }
+            }
             libc::SYS_fsync => Self::Sync { fd, data_only: false },
             libc::SYS_fdatasync => Self::Sync { fd, data_only: true },
             libc::SYS_renameat2 => Self::Rename {

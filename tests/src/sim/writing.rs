@@ -321,8 +321,8 @@ impl World {
             options = options.record_size_max([300, 5_000, 30_000, 1 << 30][rng.index(4)]);
         }
         if rng.one_in(3) {
+            // An age would be waited for, however far away.
             options = options.keep_bytes(u64::MAX / 4 - rng.below(9));
-            options.retention.age_us = std::num::NonZeroU64::new(u64::MAX / 4);
             for _ in 0..rng.below(3) {
                 let group = if rng.one_in(20) { "x" } else { "" };
                 options = options.keep_until(format!("{group}{}", name("p", rng.below(4))));
