@@ -166,7 +166,7 @@ impl Reading {
         // A damaged manifest hides which records stood before it: everything that is there is read.
         let is_hidden = is_damaged
             && matches!(self.at, At::TxId(_) | At::Time(_))
-            && answer.first == answer.earliest;
+            && answer.first <= answer.earliest;
         if !is_hidden && !self.begins_right(answer, log, times) {
             return Err(format!("the answer begins at {begin}, proven: {}", answer.proven));
         }
