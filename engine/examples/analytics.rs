@@ -5,9 +5,10 @@
 //! ```
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use oncelog::{From, Log, Options, Sequence};
+use oncelog::{From, Log, LogSegment, Options, Sequence};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -41,22 +42,26 @@ fn main() -> Result<()> {
     sales.truncate(Sequence::new(10_000)).wait()?;
 
     // The range is closed here: what comes later does not belong to it.
-    let info = sales.describe().wait()?;
-    let range = info.first.get()..info.next.get();
+    let parts = sales.segments().wait()?;
+    let (Some(oldest), Some(newest)) = (parts.first(), parts.last()) else {
+        return Err("no sales".into());
+    };
+    let range = oldest.first.get()..newest.next.get();
     println!("range: records {} to {}", range.start, range.end - 1);
     append(&sales, RECORDS..RECORDS + 5 * BATCH)?;
 
     let alone = add_up(&sales, range.clone())?;
     println!("one thread:  {alone:?}");
 
+    // Each thread takes the next segment that nobody has taken.
+    let taken = AtomicUsize::new(0);
     let together = thread::scope(|scope| {
-        let parts: Vec<_> =
-            split(&range).map(|part| scope.spawn(|| add_up(&sales, part))).collect();
-        let parts = parts.into_iter().map(|part| part.join().expect("it does not panic"));
-        parts.collect::<Result<Vec<Sums>>>()
+        let threads: Vec<_> =
+            (0..THREADS).map(|_| scope.spawn(|| add_up_parts(&sales, &parts, &taken))).collect();
+        let sums = threads.into_iter().map(|thread| thread.join().expect("it does not panic"));
+        sums.collect::<Result<Vec<Sums>>>()
     })?;
-    let counts: Vec<u64> = together.iter().map(|sums| sums.records).collect();
-    println!("{THREADS} threads read {counts:?} records");
+    assert!(parts.len() > 1 && taken.into_inner() >= parts.len());
     let together = together.into_iter().fold(Sums::default(), Sums::merge);
     println!("{THREADS} threads:   {together:?}");
 
@@ -67,10 +72,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Parts of the same size that touch each other: nothing is read twice or left out.
-fn split(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let (start, len) = (range.start, range.end - range.start);
-    (0..THREADS).map(move |n| start + len * n / THREADS..start + len * (n + 1) / THREADS)
+/// The segments that this thread gets: they touch each other, so nothing is read twice or left out.
+fn add_up_parts(sales: &Log, parts: &[LogSegment], taken: &AtomicUsize) -> Result<Sums> {
+    let mut sums = Sums::default();
+    while let Some(part) = parts.get(taken.fetch_add(1, Ordering::Relaxed)) {
+        sums = sums.merge(add_up(sales, part.first.get()..part.next.get())?);
+    }
+    Ok(sums)
 }
 
 /// One pass over the records of a range.

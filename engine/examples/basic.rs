@@ -6,7 +6,7 @@
 
 use std::thread;
 
-use oncelog::{From, Log, Options, ReadError, Sequence};
+use oncelog::{From, Log, NewRecord, Options, ReadError, Sequence, TxId};
 
 const LINES: [&str; 4] = ["hello", "is anybody there?", "only me", "bye"];
 
@@ -22,8 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         thread::spawn(move || listen(&talk, LINES.len()))
     };
 
-    for line in LINES {
-        let appended = talk.append(line).wait()?;
+    for (line, id) in LINES.into_iter().zip([10, 20, 30, 40]) {
+        // The id is the application's own; it never decreases.
+        let appended = talk.append(NewRecord::new(line).with_txid(TxId::new(id))).wait()?;
         println!("appended {}: {line}", appended.first);
     }
     for line in listener.join().expect("it does not panic")? {
@@ -47,11 +48,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for record in reader.next().wait()? {
         println!("rewound to {}: {}", record.sequence, String::from_utf8_lossy(&record.payload));
     }
+    for (what, from) in [
+        ("transaction 25", From::TxId(TxId::new(25))),
+        ("the time of record 1", From::Time(time_of(&talk, 1)?)),
+    ] {
+        let record = talk.reader(from).next().wait()?.next().expect("at least one");
+        let text = String::from_utf8_lossy(&record.payload);
+        println!("rewound to {what}: {}, {text}", record.sequence);
+    }
     let one = talk.get(Sequence::new(1003)).wait()?.expect("it was appended");
     println!("picked out {}: {}", one.sequence, String::from_utf8_lossy(&one.payload));
     assert_eq!(one.payload, "line 999");
     engine.close().wait()?;
     Ok(())
+}
+
+/// When a record was committed, microseconds since 1970.
+fn time_of(talk: &Log, sequence: u64) -> Result<u64, ReadError> {
+    let record = talk.get(Sequence::new(sequence)).wait()?.expect("it was appended");
+    Ok(record.time_us)
 }
 
 /// The first `count` records, as they come.

@@ -22,7 +22,7 @@ use crate::format::header::SegmentHeader;
 use crate::index::SegmentIndex;
 use crate::limits::BLOCK_SIZE;
 use crate::position::{LogId, ReaderId, SegmentId, Sequence};
-use crate::replay::{Identity, Known, control_records, index_of};
+use crate::replay::{Identity, Known, control_records, fits_version, index_of};
 use crate::scan::{Scan, Step};
 
 /// A place in a segment that is not what was written.
@@ -293,6 +293,11 @@ impl Check {
         self.out.counts.0 += 1;
         if entry.head.durable > entry.head.place.entry {
             let what = "a watermark runs ahead of its entry".to_owned();
+            self.damage(offset, entry.length.into(), what);
+        }
+        let version = self.out.header.as_ref().map(|header| header.version);
+        if version.is_some_and(|version| !fits_version(version, entry, bytes)) {
+            let what = "something that its format version does not have".to_owned();
             self.damage(offset, entry.length.into(), what);
         }
         let controls = self.controls(entry, bytes);

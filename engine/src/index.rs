@@ -215,6 +215,12 @@ impl SegmentIndex {
         out.freeze()
     }
 
+    /// Whether a side file is one that version 1 wrote: it is made anew when it is wanted.
+    #[must_use]
+    pub fn is_of_version_1(bytes: &[u8]) -> bool {
+        bytes.starts_with(b"oncelogI")
+    }
+
     /// The index in a side file; `None` if it is not whole, or another segment's.
     #[must_use]
     pub fn decode(mut bytes: Bytes, place: &Place) -> Option<Self> {

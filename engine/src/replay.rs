@@ -324,7 +324,7 @@ impl Known {
 }
 
 /// Whether a segment of this format version may hold such an entry (F-2).
-fn fits_version(version: u32, entry: &Entry, bytes: &[u8]) -> bool {
+pub(crate) fn fits_version(version: u32, entry: &Entry, bytes: &[u8]) -> bool {
     let packed = entry.records().any(|section| section.codec != Codec::None);
     let controls = entry.control().is_none_or(|head| {
         let begin = head.offset as usize;

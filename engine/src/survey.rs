@@ -14,7 +14,10 @@ use std::collections::BTreeMap;
 
 use crate::catalog::Catalog;
 use crate::check::{Check, Checked, Expected, Gap, Linked};
-use crate::format::control::{ChainLink, Control, Link, ManifestReader, ManifestSegment};
+use crate::format::VERSION;
+use crate::format::control::{
+    ChainLink, Control, Link, ManifestLog, ManifestReader, ManifestSegment,
+};
 use crate::position::{LogId, ReaderId, SegmentId, Sequence};
 use crate::replay::Identity;
 use crate::report::{AtRisk, Finding, Severity};
@@ -177,7 +180,10 @@ impl Survey {
             let named = (header.previous, header.previous_end, header.previous_digest);
             !ends.iter().any(|(end, _, digest)| named == (before, *end, *digest))
         });
-        let difference = previous.catalog.as_ref().and_then(|before| differs(before, begin));
+        let difference = previous.catalog.as_ref().and_then(|before| {
+            let version = checked.header.as_ref().map_or(VERSION, |header| header.version);
+            differs(before, begin, version)
+        });
         if unlinked {
             let what = format!("its header does not continue segment {before}");
             self.find(Severity::Loss, segment, (0, 0), what);
@@ -356,14 +362,25 @@ fn still_needed(
 }
 
 /// What two catalogs do not have in common, but for files that went meanwhile.
-fn differs(before: &Catalog, begin: &Catalog) -> Option<String> {
+/// `version` is that of the segment that begins with `begin`.
+fn differs(before: &Catalog, begin: &Catalog, version: u32) -> Option<String> {
     let numbers = |c: &Catalog| (c.next_log(), c.next_reader(), c.next_epoch());
     if numbers(before) != numbers(begin) {
         return Some("the numbers given so far".to_owned());
     }
+    if before.rates() != begin.rates() {
+        return Some("the rates".to_owned());
+    }
+    // A row of version 1 has no bytes.
+    let comparable = |row| match row {
+        Control::ManifestLog(row) if version == 1 => {
+            Control::ManifestLog(ManifestLog { bytes: 0, ..row })
+        }
+        row => row,
+    };
     let rows = |catalog: &Catalog| -> Vec<Control> {
         let all = catalog.rows().into_iter();
-        all.filter(|row| !matches!(row, Control::ManifestSegment(_))).collect()
+        all.filter(|row| !matches!(row, Control::ManifestSegment(_))).map(comparable).collect()
     };
     let (before_rows, begin_rows) = (rows(before), rows(begin));
     let differs = before_rows.iter().zip(&begin_rows).find(|(a, b)| a != b);
@@ -379,4 +396,26 @@ fn differs(before: &Catalog, begin: &Catalog) -> Option<String> {
     }
     let gone = before.segments().find(|row| !row.freed && begin.segment(row.segment) != Some(row));
     gone.map(|row| format!("segment {}", row.segment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Sequence, TxId};
+
+    #[test]
+    fn rows_of_version_1_have_no_bytes_and_all_else_is_compared() {
+        let created = Control::LogCreated { log: LogId(1), created_us: 7, name: "log".to_owned() };
+        let at = Link { segment: SegmentId(1), offset: 4096, index: 0 };
+        let mut begin = Catalog::default();
+        begin.apply(&created, at).unwrap();
+        let mut before = begin.clone();
+        let records = (Sequence::FIRST, 0);
+        before.append(LogId(1), records, (TxId(0), TxId(0)), 100).unwrap();
+        assert_eq!(differs(&before, &begin, 1), None);
+        assert_eq!(differs(&before, &begin, 2).as_deref(), Some("log 1 (log)"));
+        let rates = crate::format::options::Rates::default().bytes_soft(9);
+        before.apply(&Control::RatesSet { rates }, at).unwrap();
+        assert_eq!(differs(&before, &begin, 1).as_deref(), Some("the rates"));
+    }
 }

@@ -231,6 +231,8 @@ impl Plan {
                 continue;
             }
             let index = self.files.dir.read_side(*segment, Side::Index).ok();
+            // One of version 1 is not used any more, which is no damage.
+            let index = index.filter(|bytes| !SegmentIndex::is_of_version_1(bytes));
             let place = self.files.identity.place(*segment);
             let index = index.map(|bytes| SegmentIndex::decode(bytes.into(), &place));
             let bad_index = index.is_some_and(|index| match index {

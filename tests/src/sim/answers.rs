@@ -129,8 +129,8 @@ impl World {
             let state = &self.bases[0];
             let checked = match &answer {
                 Ok(answer) => {
-                    let seen = (self.now.mono_us, self.disk.is_damaged());
-                    let checked = read.check(answer, state, &mut self.times, seen);
+                    let now_us = self.now.mono_us;
+                    let checked = read.check(answer, state, &mut self.times, now_us);
                     checked.map(|count| {
                         let counts = &mut self.coverage.counts;
                         counts.records_read += count as u64;

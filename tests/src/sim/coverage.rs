@@ -167,11 +167,6 @@ impl Counts {
     }
 }
 
-/// Why a kind of control record cannot be met.
-fn unreachable_control(kind: usize) -> Option<&'static str> {
-    (kind == 11).then_some("a segment is punched for retention only, which no world asks for")
-}
-
 /// Kinds of control records with their names in `docs/format.md`.
 const CONTROLS: [(usize, &str); 24] = [
     (1, "log created"),
@@ -269,9 +264,8 @@ impl Coverage {
             let name = format!("{last:?} | {later:?} | {newer:?} -> {}", verdict(row));
             (name, *count, unreachable_row(row))
         };
-        let control = |(kind, name): (usize, &str)| {
-            (format!("{kind:>2} {name}"), self.controls[kind], unreachable_control(kind))
-        };
+        let control =
+            |(kind, name): (usize, &str)| (format!("{kind:>2} {name}"), self.controls[kind], None);
         vec![
             Group {
                 title: "what happened",

@@ -147,7 +147,7 @@ impl Reading {
         answer: &ReadAnswer,
         state: &State,
         times: &mut Times,
-        (now_us, is_damaged): (u64, bool),
+        now_us: u64,
     ) -> Result<usize, String> {
         times.learn(answer)?;
         let log = state.logs.get(&self.log).or_else(|| state.dropped.get(&self.log));
@@ -163,11 +163,7 @@ impl Reading {
         {
             return Err("the first section does not hold the first record".to_owned());
         }
-        // A damaged manifest hides which records stood before it: everything that is there is read.
-        let is_hidden = is_damaged
-            && matches!(self.at, At::TxId(_) | At::Time(_))
-            && answer.first <= answer.earliest;
-        if !is_hidden && !self.begins_right(answer, log, times) {
+        if !self.begins_right(answer, log, times) {
             return Err(format!("the answer begins at {begin}, proven: {}", answer.proven));
         }
         if answer.end && (!log.sealed || !records.is_empty() || begin < log.next()) {
