@@ -109,7 +109,14 @@ impl Shard {
             return;
         }
         let (oldest, parts) = self.chains_reach();
-        let free = |segment: &SegmentId| *segment < oldest && !parts.contains(segment);
+        // If the newest file is lost before anything seals it, opening goes back to the one before:
+        // that stays as long as others do, so that it never goes back further.
+        let mut live = self.catalog.segments().filter(|segment| !segment.freed);
+        let last = live.next().and(live.next_back()).map(|segment| segment.segment);
+        drop(live);
+        let free = |segment: &SegmentId| {
+            *segment < oldest && !parts.contains(segment) && Some(*segment) != last
+        };
         for segment in self.pins.dead().filter(free).collect::<Vec<_>>() {
             let control = Control::SegmentFreed { segment };
             match self.admit_control(&control) {

@@ -35,6 +35,8 @@ impl World {
             self.look(Effect::ListWriters(log.id))?;
         }
         for name in readers {
+            // Damage may bring back what stands between two of these.
+            self.remember();
             let (sources, owns) = (Vec::new(), Vec::new());
             let effect = Effect::OpenReader { name, sources, change: false, owns };
             if let Outcome::Owned(owner) = self.look(effect)? {
