@@ -95,6 +95,8 @@ pub struct Catalog {
     log_names: BTreeMap<String, LogId>,
     /// Logs with records that may go by themselves.
     retained: BTreeSet<LogId>,
+    /// Logs with rates of their own.
+    rated: BTreeSet<LogId>,
     readers: FxHashMap<ReaderId, ReaderState>,
     reader_names: BTreeMap<String, ReaderId>,
     segments: BTreeMap<SegmentId, ManifestSegment>,
@@ -125,6 +127,7 @@ impl Default for Catalog {
             logs: FxHashMap::default(),
             log_names: BTreeMap::new(),
             retained: BTreeSet::new(),
+            rated: BTreeSet::new(),
             readers: FxHashMap::default(),
             reader_names: BTreeMap::new(),
             segments: BTreeMap::new(),
@@ -180,13 +183,24 @@ impl Catalog {
         &self.retained
     }
 
-    fn set_retained(&mut self, log: LogId) {
+    fn note_options(&mut self, log: LogId) {
         let options = self.logs.get(&log).and_then(|state| state.options.as_ref());
         if options.is_some_and(|options| options.retention.is_some()) {
             self.retained.insert(log);
         } else {
             self.retained.remove(&log);
         }
+        if options.is_some_and(|options| options.rates.is_some()) {
+            self.rated.insert(log);
+        } else {
+            self.rated.remove(&log);
+        }
+    }
+
+    /// Whether the shard or any log has rates.
+    #[must_use]
+    pub fn has_rates(&self) -> bool {
+        !self.rated.is_empty() || self.rates.is_some()
     }
 
     /// The processor with this number.
@@ -363,6 +377,7 @@ impl Catalog {
                 let state = self.logs.remove(log).ok_or("a log is dropped that is not there")?;
                 self.log_names.remove(&state.name);
                 self.retained.remove(log);
+                self.rated.remove(log);
                 self.manifest_size -= Control::ManifestLog(manifest_log(*log, &state)).size();
                 self.manifest_size -= self.writers.remove_all(*log);
             }

@@ -187,10 +187,10 @@ impl Shard {
 
     /// Whether the hard rates allow records to come to this log now.
     pub(crate) fn check_rate(&self, log: LogId, now: Now) -> Result<(), AppendError> {
-        let (shard, own) = (self.catalog.rates(), self.rates_of(log));
-        if own.is_none() && !shard.is_some() {
+        if !self.catalog.has_rates() {
             return Ok(());
         }
+        let (shard, own) = (self.catalog.rates(), self.rates_of(log));
         let own = own.as_ref().map(|rates| (log, rates));
         match self.meters.check(&shard, own, now.mono_us) {
             None => Ok(()),
@@ -205,10 +205,10 @@ impl Shard {
     ///
     /// What cannot be refused leaves no debt beyond a second or two.
     pub(crate) fn add_pace(&mut self, log: LogId, records: &[NewRecord], came: Came, now: Now) {
-        let (shard, own) = (self.catalog.rates(), self.rates_of(log));
-        if own.is_none() && !shard.is_some() {
+        if !self.catalog.has_rates() {
             return;
         }
+        let (shard, own) = (self.catalog.rates(), self.rates_of(log));
         let own = own.as_ref().map(|rates| (log, rates));
         let pace = self.meters.add(&shard, own, (amount(records), came), now.mono_us);
         if pace == (Pace::Over { warn: true }) {

@@ -67,6 +67,11 @@ pub(crate) fn all() -> Vec<Operation> {
     {
         all.extend(entries(records, size, name));
     }
+    for (size, name) in [(4 << 10, "4 KiB"), (256 << 10, "256 KiB")] {
+        for codec in [Codec::Lz4, Codec::Zstd] {
+            all.extend(codecs(codec, size, name));
+        }
+    }
     all.extend(lookups());
     for (requests, name) in [(1, "1 append"), (32, "32 appends")] {
         let title = format!("core: entries of {name} of 100 B");
@@ -83,6 +88,29 @@ pub(crate) fn all() -> Vec<Operation> {
     }));
     all.push(operation("round trip to a sleeping thread: bell, reply", None, round_trip));
     all
+}
+
+/// Lines of a log as services write them, the name says how much smaller they get.
+fn codecs(codec: Codec, size: usize, name: &str) -> [Operation; 2] {
+    let line = |n: u64| {
+        let (user, item) = (n.wrapping_mul(2_654_435_761) % 9_973, n * 7_919 % 5_003);
+        format!("{{\"id\":{n},\"user\":\"u{user}\",\"item\":{item},\"cents\":{}}}\n", n % 9_700)
+    };
+    let mut raw: Vec<u8> = (0..10_000).flat_map(|n| line(n).into_bytes()).collect();
+    raw.truncate(size);
+    let stored = Bytes::copy_from_slice(Packer::default().pack(codec, &raw).expect("it repeats"));
+    let percent = 100 * stored.len() / size;
+    let (bytes, raw_len) = (Some(size as u64), u32::try_from(size).expect("an entry's size"));
+    let pack =
+        operation(&format!("codec: pack {codec:?}, {name} to {percent} %"), bytes, move || {
+            let (raw, mut packer) = (raw.clone(), Packer::default());
+            repeat(move || packer.pack(codec, black_box(&raw)).map(<[u8]>::len))
+        });
+    let unpack = operation(&format!("codec: unpack {codec:?}, {name}"), bytes, move || {
+        let stored = stored.clone();
+        repeat(move || codec.unpack(black_box(&stored), raw_len).expect("it was just packed"))
+    });
+    [pack, unpack]
 }
 
 /// A shard whose device is done at once: requests are taken, written as one entry, answered.

@@ -31,7 +31,7 @@ impl Catalog {
             options: row.options,
         };
         assert!(self.logs.insert(row.log, state).is_none());
-        self.set_retained(row.log);
+        self.note_options(row.log);
     }
 
     pub(super) fn insert_reader(&mut self, row: ManifestReader) {

@@ -83,7 +83,7 @@ impl Catalog {
         }
         self.manifest_size += Control::ManifestLog(manifest_log(*log, state)).size();
         self.manifest_size -= before;
-        self.set_retained(*log);
+        self.note_options(*log);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 
-/// Zstandard's level: more costs the shard's thread more than the device gains (docs/perf.md).
+/// Zstandard's fastest ordinary level: it is the shard's thread that packs (docs/perf.md).
 const ZSTD_LEVEL: i32 = 1;
 
 /// What saves less than this share of a section is stored as it is.
