@@ -69,7 +69,8 @@ impl Shard {
         }
         let row = self.catalog.segment(segment).expect("only known segments are looked into");
         let is_newest = self.catalog.segments().last().is_some_and(|s| s.segment == segment);
-        if is_newest || self.punches.uses(segment) {
+        // While the journal goes over to another one, the one before is what opening may read.
+        if is_newest || self.roll.is_some() || self.punches.uses(segment) {
             return self.pins.look_later(segment);
         }
         if !row.shortened {
