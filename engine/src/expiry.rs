@@ -38,18 +38,11 @@ struct Clock {
     anchor: Option<Now>,
     /// From then on ages count, if nothing happens (microseconds of the monotonic clock).
     believable_us: u64,
-    /// No record that was committed since the shard was opened is older than this.
-    since_us: u64,
-    /// Records committed between the first two times may be as young as the third: the clock was
-    /// behind then, and was set forward.
-    behind: Option<(u64, u64, u64)>,
 }
 
 impl Clock {
-    /// `committed_us` is the commit time of the last entry.
-    fn observe(&mut self, now: Now, committed_us: u64) {
+    fn observe(&mut self, now: Now) {
         let Some(anchor) = self.anchor else {
-            self.since_us = committed_us;
             self.believable_us = now.mono_us + CLOCK_AGREES_US;
             self.anchor = Some(now);
             return;
@@ -57,26 +50,11 @@ impl Clock {
         let passed = now.mono_us.saturating_sub(anchor.mono_us);
         let off = now.wall_us.abs_diff(anchor.wall_us.saturating_add(passed));
         if off > CLOCK_STEP_MAX_US {
-            if now.wall_us > anchor.wall_us {
-                let from = self.behind.map_or(self.since_us, |(from, ..)| from);
-                self.behind = Some((from, committed_us.max(from), now.wall_us));
-            } else if let Some((.., counts_from)) = &mut self.behind {
-                // It was set too far: nothing is younger than now.
-                *counts_from = now.wall_us.min(*counts_from);
-            }
             self.believable_us = now.mono_us + CLOCK_AGREES_US;
             self.anchor = Some(now);
         } else if passed >= CLOCK_AGREES_US {
             // Otherwise two clocks that drift apart slowly would be a step one day.
             self.anchor = Some(now);
-        }
-    }
-
-    /// The commit time from which the age of a record counts.
-    fn counts_from(&self, time_us: u64) -> u64 {
-        match self.behind {
-            Some((from, to, wall)) if (from..=to).contains(&time_us) => wall.max(time_us),
-            _ => time_us,
         }
     }
 
@@ -176,7 +154,7 @@ impl Shard {
 
     /// Looks at the next log.
     pub(crate) fn poll_expiry(&mut self, now: Now) {
-        self.expiry.clock.observe(now, self.journal.time_us());
+        self.expiry.clock.observe(now);
         self.expiry.now = now;
         self.expiry.again = false;
         let over = self.stopped.is_some() || !self.closing.is_empty();
@@ -312,7 +290,7 @@ impl Shard {
         }
         let Some(age_us) = policy.age_us else { return false };
         let (now, believable_us) = (self.expiry.now, self.expiry.clock.believable_us);
-        let due = self.expiry.clock.counts_from(time_us).saturating_add(age_us.get());
+        let due = time_us.saturating_add(age_us.get());
         if due <= now.wall_us && self.expiry.clock.is_believable(now) {
             return true;
         }
@@ -466,31 +444,14 @@ mod tests {
     #[test]
     fn a_clock_is_believed_once_both_agreed_for_a_while() {
         let mut clock = Clock::default();
-        clock.observe(at(1_000, 5), 0);
+        clock.observe(at(1_000, 5));
         assert!(!clock.is_believable(at(1_599, 604)));
         assert!(clock.is_believable(at(1_600, 605)));
-        clock.observe(at(1_601, 606), 0);
+        clock.observe(at(1_601, 606));
         // Set ahead by an hour.
-        clock.observe(at(5_202, 607), 0);
+        clock.observe(at(5_202, 607));
         assert!(!clock.is_believable(at(5_203, 608)));
         assert!(clock.is_believable(at(5_802, 1_207)));
-    }
-
-    #[test]
-    fn what_was_committed_while_the_clock_was_behind_is_as_young_as_when_it_was_set() {
-        let mut clock = Clock::default();
-        // Two weeks off, and it begins where it was: the last entry is of then.
-        clock.observe(at(999, 5), 1_000 * SECOND);
-        clock.observe(at(1_060, 66), 1_050 * SECOND);
-        assert_eq!(clock.counts_from(1_050 * SECOND), 1_050 * SECOND);
-        clock.observe(at(1_209_600, 70), 1_055 * SECOND);
-        for committed in [1_000, 1_050, 1_055] {
-            assert_eq!(clock.counts_from(committed * SECOND), 1_209_600 * SECOND);
-        }
-        // Those of before, and those since, are as old as they say.
-        for committed in [999, 1_209_601] {
-            assert_eq!(clock.counts_from(committed * SECOND), committed * SECOND);
-        }
     }
 
     #[test]
@@ -499,7 +460,7 @@ mod tests {
         for minute in 0..10_000 {
             // 2 ms a minute are 20 s in a week.
             let now = Now { wall_us: minute * 60_002_000, mono_us: minute * 60_000_000 };
-            clock.observe(now, 0);
+            clock.observe(now);
             assert_eq!(clock.is_believable(now), minute >= 10, "minute {minute}");
         }
     }

@@ -55,9 +55,6 @@ struct Keeping {
     position: Option<u64>,
     /// When the process began or the clock was set last.
     agree_since: u64,
-    /// The wall clock when it was set last in this process: what was committed while it was behind
-    /// counts from there.
-    set_us: u64,
     restored: Option<Restored>,
     removed: u64,
 }
@@ -72,7 +69,6 @@ impl World {
             logs: Vec::new(),
             position: None,
             agree_since: 0,
-            set_us: 0,
             restored: None,
             removed: 0,
         };
@@ -112,7 +108,6 @@ impl World {
         }
         self.crash_in = None;
         keeping.agree_since = self.now.mono_us;
-        keeping.set_us = 0;
         keeping.restored = None;
     }
 
@@ -173,7 +168,6 @@ impl World {
                 let by = self.rng.below(2 * most);
                 self.now.wall_us = (self.now.wall_us + most).saturating_sub(by).max(most);
                 keeping.agree_since = self.now.mono_us;
-                keeping.set_us = self.now.wall_us;
                 self.pump();
             }
             _ => self.steady(keeping, SECOND),
@@ -315,8 +309,7 @@ impl World {
             let bytes = log.records[usize::try_from(end).expect("small") - 1].0;
             let time = section.sections[0].time_us;
             let more = log.bytes > 0 && total - bytes >= log.bytes;
-            let from = time.max(keeping.set_us);
-            let old = log.age > 0 && from + log.age <= self.now.wall_us.saturating_sub(3 * MINUTE);
+            let old = log.age > 0 && time + log.age <= self.now.wall_us.saturating_sub(3 * MINUTE);
             let agree = self.now.mono_us - keeping.agree_since > AGREE + 3 * MINUTE;
             let goes = end <= passed && (more || old && agree);
             assert!(!goes, "{number}: nothing keeps records {}..{end}", log.first);
