@@ -201,15 +201,15 @@ mod tests {
         let (none, rates) = (Rates::default(), Rates::default().records_hard(10));
         let (mut meters, log) = (Meters::default(), Some((LOG, &rates)));
         let mut taken = 0;
-        for now in (0..=10 * SECOND).step_by(1000) {
-            while meters.check(&none, log, now).is_none() {
-                meters.add(&none, log, ((1, 50), Came::Allowed), now);
+        for time in (0..=10 * SECOND).step_by(1000) {
+            while meters.check(&none, log, time).is_none() {
+                meters.add(&none, log, ((1, 50), Came::Allowed), time);
                 taken += 1;
             }
-            let (of, wait) = meters.check(&none, log, now).expect("it is full");
+            let (of, wait) = meters.check(&none, log, time).expect("it is full");
             assert_eq!(of, RateOf::Log);
             assert!(wait <= SECOND / 10, "{wait}");
-            assert!(meters.check(&none, log, now + wait).is_none(), "it says when to come back");
+            assert!(meters.check(&none, log, time + wait).is_none(), "it says when to come back");
         }
         // 10 s at 10 a second, and the first second's worth (and the one that fills it).
         assert_eq!(taken, 100 + 11);

@@ -271,3 +271,29 @@ fn the_segments_of_a_log_are_its_records_in_parts() {
         assert_eq!(inside.count() as u64, part.next.get() - part.first.get());
     }
 }
+
+#[test]
+fn what_only_processors_held_goes_once_they_have_passed_whatever_the_policy_was_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let (fast, slow) = (engine.create_log("g/fast"), engine.create_log("g/slow"));
+    let (fast, slow) = (fast.wait().unwrap(), slow.wait().unwrap());
+    fill(&fast, &slow, 40, 20);
+    let next = fast.describe().wait().unwrap().next;
+    let (mut processor, _) = engine.processor("g/p").source("g/fast").open().wait().unwrap();
+    let mut read = Sequence::new(0);
+    while read < next {
+        read = processor.next().wait().unwrap().records.end_sequence();
+    }
+    processor.commit(oncelog::Commit::new()).wait().unwrap();
+    // So much never comes, so nothing goes: which is looked at, and remembered.
+    let options = LogOptions::default().keep_until("g/p");
+    fast.set_options(options.clone().keep_bytes(1 << 40)).wait().unwrap();
+    for _ in 0..100 {
+        assert_eq!(fast.describe().wait().unwrap().first, Sequence::new(0));
+    }
+    fast.set_options(options).wait().unwrap();
+    let gone = |_: &ShardSpace| fast.describe().wait().unwrap().first == next;
+    until(&engine, "nothing keeps these records", gone);
+    assert_eq!(records(&slow).len(), 2, "other logs have what they had");
+}
