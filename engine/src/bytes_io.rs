@@ -27,6 +27,7 @@ use crate::records::{Record, Records};
 use crate::reply::block_on;
 use crate::request::{Appended, At, NewRecord, Wait};
 use crate::response::Response;
+use crate::writer::ExclusiveWriter;
 
 /// Writes a stream of bytes into a log: [`std::io::Write`] and [`futures_io::AsyncWrite`].
 ///
@@ -35,8 +36,9 @@ use crate::response::Response;
 /// was written behind the last durable byte, and each later call gives it again; open another
 /// writer, which goes on at the end.
 ///
-/// The log should hold nothing else, and have one writer at a time. The transaction id of each
-/// record is the offset behind its last byte.
+/// It owns the log, as an [`ExclusiveWriter`] does: whoever opens the next one fences it, so two of
+/// them never mix their bytes. The log should hold nothing else. The transaction id of each record
+/// is the offset behind its last byte.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -55,7 +57,7 @@ use crate::response::Response;
 /// ```
 #[derive(Debug)]
 pub struct ByteWriter {
-    log: Log,
+    owner: ExclusiveWriter,
     chunk_max: usize,
     /// Bytes that no record holds yet.
     chunk: BytesMut,
@@ -66,15 +68,25 @@ pub struct ByteWriter {
 }
 
 impl ByteWriter {
-    pub(crate) fn new(log: Log, offset: u64) -> Self {
-        let chunk_max = record_size_max(entry_size_max(log.segment_size())).min(MIB) as usize;
-        Self { log, chunk_max, chunk: BytesMut::new(), offset, pending: None, failed: None }
+    pub(crate) fn new(owner: ExclusiveWriter, offset: u64) -> Self {
+        let entry_max = entry_size_max(owner.log().segment_size());
+        let chunk_max = record_size_max(entry_max).min(MIB) as usize;
+        Self { owner, chunk_max, chunk: BytesMut::new(), offset, pending: None, failed: None }
     }
 
     /// The offset behind the last byte that was written, durable or not.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Makes everything durable and ends the stream: readers get every byte and then the end.
+    ///
+    /// # Errors
+    /// As `flush`, or the log could not be sealed; everything flushed is durable.
+    pub fn seal(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.owner.seal().wait().map(drop).map_err(io::Error::other)
     }
 
     /// Until no append is under way.
@@ -96,7 +108,7 @@ impl ByteWriter {
     /// Nothing is under way.
     fn send(&mut self) {
         let record = NewRecord::new(self.chunk.split().freeze()).with_txid(TxId(self.offset));
-        self.pending = Some(self.log.append(record));
+        self.pending = Some(self.owner.append(record));
     }
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

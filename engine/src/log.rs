@@ -346,15 +346,17 @@ impl Log {
         })
     }
 
-    /// A stream of bytes into this log, which goes on where it ended. The log should hold nothing
-    /// else: see [`ByteWriter`].
+    /// A stream of bytes into this log, which goes on where it ended; it owns the log from then on:
+    /// see [`ByteWriter`].
     ///
     /// # Errors
     /// [`LogError`]
     pub fn byte_writer(&self) -> Operation<'_, Result<ByteWriter, LogError>> {
         Operation::new(async move {
+            // From here on nobody else moves the end.
+            let owner = self.exclusive_writer().open().await?;
             let end = self.describe().await?.last_txid;
-            Ok(ByteWriter::new(self.clone(), end.get()))
+            Ok(ByteWriter::new(owner, end.get()))
         })
     }
 

@@ -423,7 +423,7 @@ mod tests {
         writer.flush().unwrap();
         let mut merged = engine.merged(&[one.clone(), two.clone()], From::Earliest).unwrap();
         assert_eq!(merged.next().wait().unwrap().len(), 1);
-        seal(&one);
+        writer.seal().unwrap();
         let mut text = String::new();
         one.byte_reader(1).read_to_string(&mut text).unwrap();
         assert_eq!(text, "ytes");

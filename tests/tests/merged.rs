@@ -254,6 +254,7 @@ fn what_is_no_stream_of_bytes_is_an_error_and_so_are_truncated_bytes() {
     let inner = refused.get_ref().and_then(|inner| inner.downcast_ref::<ReadError>());
     assert!(matches!(inner, Some(ReadError::Truncated { .. })), "{refused}");
     // Something else in the log: a hole, then something that overlaps.
+    log.share().wait().unwrap();
     log.append(NewRecord::new("xy").with_txid(TxId::new(15))).wait().unwrap();
     for _ in 0..2 {
         let refused = text(5).unwrap_err();
@@ -270,6 +271,19 @@ fn an_error_of_a_byte_writer_is_final() {
     let mut writer = log.byte_writer().wait().unwrap();
     writer.write_all(b"durable").unwrap();
     writer.flush().unwrap();
+    let mut second = log.byte_writer().wait().unwrap();
+    // The one before it is fenced: two never mix their bytes.
+    writer.write_all(b"longer than what the other one writes").unwrap();
+    assert!(writer.flush().unwrap_err().to_string().contains("owner"));
+    second.write_all(b" bytes").unwrap();
+    second.seal().unwrap();
+    let mut text = String::new();
+    log.byte_reader(0).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "durable bytes");
+    assert!(log.byte_writer().wait().unwrap_err().to_string().contains("sealed"));
+
+    engine.drop_log("stream").wait().unwrap();
+    let log = engine.create_log("stream").wait().unwrap();
     let mut second = log.byte_writer().wait().unwrap();
     engine.drop_log("stream").wait().unwrap();
     second.write_all(b"lost").unwrap();
