@@ -1,0 +1,3 @@
+//! The `oncelog` command.
+
+fn main() {}
