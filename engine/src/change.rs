@@ -75,6 +75,56 @@ pub struct WriterInfo {
     pub last: u64,
 }
 
+/// A processor, as it is durably.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessorInfo {
+    /// Its name.
+    pub name: String,
+    /// Its newest owner.
+    pub epoch: Epoch,
+    /// Number of its last commit, 0 if there was none.
+    pub commits: u64,
+    /// Its sources, in the order of their numbers.
+    pub sources: Vec<SourceInfo>,
+    /// Bytes of its last snapshot.
+    pub snapshot_bytes: u64,
+    /// Deltas since the last snapshot.
+    pub deltas: u32,
+    /// Their bytes.
+    pub delta_bytes: u64,
+}
+
+impl ProcessorInfo {
+    /// How many records of all its sources it has not committed.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.sources.iter().map(SourceInfo::lag).fold(0, u64::saturating_add)
+    }
+}
+
+/// A source of a processor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceInfo {
+    /// Number of the log.
+    pub id: LogId,
+    /// Name of the log.
+    pub log: String,
+    /// The next record that the processor has not committed.
+    pub next: Sequence,
+    /// The first record that is there.
+    pub first: Sequence,
+    /// Behind the log's last record.
+    pub end: Sequence,
+}
+
+impl SourceInfo {
+    /// How many records the processor has not committed; truncated ones do not count.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.end.get().saturating_sub(self.next.max(self.first).get())
+    }
+}
+
 /// A batch of an idempotent writer.
 #[derive(Debug)]
 pub struct WriterAppend {

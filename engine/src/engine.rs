@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::change::Change;
+use crate::change::{Change, ProcessorInfo};
 use crate::error::{LogError, OpenError, ProcessorError, Stopped};
 use crate::format::header::Superblock;
 use crate::format::options::{LogOptions, Rates};
@@ -275,14 +275,28 @@ impl Engine {
     /// Names of all processors, sorted.
     pub fn list_processors(&self) -> Operation<'_, Result<Vec<String>, ProcessorError>> {
         Operation::new(async move {
-            let mut names = Vec::new();
+            let infos = self.describe_processors("").await?;
+            Ok(infos.into_iter().map(|info| info.name).collect())
+        })
+    }
+
+    /// All processors whose names begin with `prefix`, sorted by name: where they stand, without
+    /// fencing their owners.
+    pub fn describe_processors(
+        &self,
+        prefix: &str,
+    ) -> Operation<'_, Result<Vec<ProcessorInfo>, ProcessorError>> {
+        let prefix = prefix.to_owned();
+        Operation::new(async move {
+            let mut infos = Vec::new();
             for shard in self.0.shard_ids() {
                 let (reply, pending) = reply::pair();
                 let request = Request::ListReaders { reply };
-                names.append(&mut Response::send(self.0.access(shard), request, pending).await?);
+                infos.append(&mut Response::send(self.0.access(shard), request, pending).await?);
             }
-            names.sort_unstable();
-            Ok(names)
+            infos.retain(|info| info.name.starts_with(&prefix));
+            infos.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            Ok(infos)
         })
     }
 

@@ -142,7 +142,7 @@ struct Readme;
 pub use bytes::Bytes;
 
 pub use bytes_io::{ByteReader, ByteWriter};
-pub use change::{WriterInfo, Written};
+pub use change::{ProcessorInfo, SourceInfo, WriterInfo, Written};
 pub use engine::{Engine, EngineInfo, ShardInfo};
 pub use error::{
     AppendError, CommitError, Damaged, LogError, NameError, NoSpace, OpenError, ProcessorError,

@@ -14,9 +14,10 @@
 
 use bytes::Bytes;
 
+use crate::change::{ProcessorInfo, SourceInfo};
 use crate::error::{AppendError, CommitError, NoSpace, ProcessorError};
 use crate::format::control::{
-    Checkpoint, CheckpointState, Control, SourcePosition, checkpoint_record_size,
+    Checkpoint, CheckpointState, Control, ManifestReader, SourcePosition, checkpoint_record_size,
 };
 use crate::gauges::amount;
 use crate::io::Now;
@@ -361,6 +362,32 @@ impl Shard {
             return Err(CommitError::TooLarge { len, max });
         }
         Ok(need)
+    }
+}
+
+impl Shard {
+    /// All processors, in the order of their names.
+    pub(crate) fn processor_infos(&self) -> Vec<ProcessorInfo> {
+        let source = |position: &SourcePosition| {
+            let log = self.catalog.log(position.log).expect("a source is never dropped");
+            SourceInfo {
+                id: position.log,
+                log: log.name.clone(),
+                next: position.next,
+                first: log.first,
+                end: log.next,
+            }
+        };
+        let info = |stored: &ManifestReader| ProcessorInfo {
+            name: stored.name.clone(),
+            epoch: stored.epoch,
+            commits: stored.number,
+            sources: stored.sources.iter().map(source).collect(),
+            snapshot_bytes: stored.snapshot_bytes,
+            deltas: stored.deltas,
+            delta_bytes: stored.delta_bytes,
+        };
+        self.catalog.readers().map(|(_, state)| info(&state.stored)).collect()
     }
 }
 

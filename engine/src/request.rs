@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::change::{Author, Change};
+use crate::change::{Author, Change, ProcessorInfo};
 use crate::error::{AppendError, CommitError, LogError, ProcessorError, ReadError, Stopped};
 use crate::format::codec::Codec;
 use crate::format::control::SourcePosition;
@@ -413,10 +413,10 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<Restored, ProcessorError>,
     },
-    /// Names of all processors, sorted.
+    /// All processors, sorted by name.
     ListReaders {
         /// Where the answer goes.
-        reply: Reply<Vec<String>, ProcessorError>,
+        reply: Reply<Vec<ProcessorInfo>, ProcessorError>,
     },
     /// Drop a processor with its position and state.
     DropReader {

@@ -93,8 +93,7 @@ impl Shard {
                 self.open_reader(name, (sources, change, owns), reply)
             }
             Request::ListReaders { reply } => {
-                let names = self.catalog.readers().map(|(_, state)| state.stored.name.clone());
-                let answer = Ok(names.collect());
+                let answer = Ok(self.processor_infos());
                 self.answer(Answer::other(reply, answer));
                 None
             }

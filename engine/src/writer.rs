@@ -188,6 +188,13 @@ impl ExclusiveWriterOptions {
             Ok(ExclusiveWriter { log: self.0, epoch })
         })
     }
+
+    /// The owner that became so before, perhaps in another process: nobody is fenced, and if
+    /// somebody else owns the log meanwhile its appends are refused.
+    #[must_use]
+    pub fn resume(self, epoch: Epoch) -> ExclusiveWriter {
+        ExclusiveWriter { log: self.0, epoch }
+    }
 }
 
 /// The only one who may append to a log.

@@ -383,6 +383,11 @@ fn logs_are_created_opened_listed_and_dropped_by_name() {
         engine.processor("b/p").source("b/1").open().wait().unwrap();
         assert!(matches!(engine.drop_log("b/1").wait(), Err(LogError::InUse { .. })));
         assert_eq!(engine.list_processors().wait().unwrap(), ["b/p"]);
+        let [info] = &engine.describe_processors("b").wait().unwrap()[..] else { panic!("one") };
+        let source = &info.sources[0];
+        assert_eq!((info.epoch.get(), info.commits, info.lag()), (1, 0, source.end.get()));
+        assert_eq!((&*source.log, source.next), ("b/1", Sequence::FIRST));
+        assert!(engine.describe_processors("c").wait().unwrap().is_empty());
         engine.drop_processor("b/p").wait().unwrap();
         engine.drop_log("b/1").wait().unwrap();
         engine.close().wait().unwrap();

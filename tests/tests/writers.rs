@@ -87,6 +87,12 @@ fn numbers_that_do_not_follow_are_refused_and_never_written() {
     assert!(error.to_string().contains("rise"), "{error}");
     assert!(rising.append(10, ["ten"]).wait().unwrap().repeated);
 
+    let owned = engine.create_log("owned").wait().unwrap();
+    let owner = owned.exclusive_writer().open().wait().unwrap();
+    owned.exclusive_writer().resume(owner.epoch()).append("mine still").wait().unwrap();
+    let stranger = owned.exclusive_writer().resume(Epoch::new(owner.epoch().get() + 1));
+    assert!(matches!(stranger.append("not mine").wait(), Err(AppendError::Owned { .. })));
+
     let unknown = log.writer("nobody").resume(Epoch::new(1));
     let error = unknown.append(1, ["x"]).wait().unwrap_err();
     assert!(matches!(error, AppendError::UnknownWriter { .. }), "{error}");

@@ -214,6 +214,7 @@ impl<'a> Checker<'a> {
         }
         let names = flat.ask(|reply| Request::ListReaders { reply });
         let names = names.map_err(|error| error.to_string())?;
+        let names = names.into_iter().map(|info| info.name).collect::<Vec<_>>();
         if !names.iter().eq(self.truth.processors.iter().map(|processor| &processor.name)) {
             return Err(format!("other processors: {names:?}"));
         }

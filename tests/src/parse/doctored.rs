@@ -79,7 +79,8 @@ impl Doctored {
             self.write_once(log);
         }
         let names = self.ask(|reply| Request::ListReaders { reply });
-        for name in names.unwrap_or_default().into_iter().take(8) {
+        let names = names.unwrap_or_default().into_iter().map(|info| info.name);
+        for name in names.take(8) {
             let open = |reply| Request::OpenReader {
                 name,
                 sources: Vec::new(),

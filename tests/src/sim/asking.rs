@@ -10,7 +10,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use oncelog::change::{Author, Change, WriterAppend, WriterGrant, WriterInfo, Written};
+use oncelog::change::{
+    Author, Change, ProcessorInfo, WriterAppend, WriterGrant, WriterInfo, Written,
+};
 use oncelog::error::{AppendError, CommitError, LogError, ProcessorError, Stopped};
 use oncelog::format::control::SourcePosition;
 use oncelog::reply::{Pending, pair};
@@ -38,7 +40,7 @@ pub enum Waiting {
     /// A processor.
     Owner(Pending<Restored, ProcessorError>),
     /// Several processors.
-    Readers(Pending<Vec<String>, ProcessorError>),
+    Readers(Pending<Vec<ProcessorInfo>, ProcessorError>),
     /// Something done with a processor.
     ReaderDone(Pending<(), ProcessorError>),
     /// A part of a snapshot.
@@ -85,9 +87,9 @@ impl Waiting {
                 appended_outcome(0, &appended, &mut places)
             }),
             Self::Owner(pending) => take(pending)?.map_or_else(of_processor_error, restored),
-            Self::Readers(pending) => {
-                take(pending)?.map_or_else(of_processor_error, Outcome::Readers)
-            }
+            Self::Readers(pending) => take(pending)?.map_or_else(of_processor_error, |infos| {
+                Outcome::Readers(infos.into_iter().map(|info| info.name).collect())
+            }),
             Self::ReaderDone(pending) => {
                 take(pending)?.map_or_else(of_processor_error, |()| Outcome::Done)
             }
