@@ -1,3 +1,8 @@
 //! The front end of oncelog: a Redis-like protocol over TCP, and the `oncelog` command.
 
+// The protocol, without I/O. Reading order = import order.
+pub mod error;
+pub mod inline;
+pub mod frame;
+pub mod reply;
 pub mod rights;
