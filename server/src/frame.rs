@@ -303,7 +303,8 @@ mod tests {
     fn what_is_too_large_is_thrown_away_as_it_comes_and_the_next_request_is_understood() {
         for bytes in [
             &b"*3\r\n$1\r\na\r\n$99\r\n"[..],
-            &b"*9\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n"[..],
+            &b"*9\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n"
+                [..],
         ] {
             for step in [1, 7, 1000] {
                 let is_args = bytes.starts_with(b"*9");
@@ -338,9 +339,16 @@ mod tests {
 
     #[test]
     fn what_is_no_request_ends_the_connection() {
-        for bytes in ["*1\r\n:1\r\n", "*1\r\n*1\r\n", "*x\r\n", "*-1\r\n", "*1\r\n$1\r\nabc", "*1\n",
-            "*99999999999999999999\r\n", "*1\r\n$-1\r\n"]
-        {
+        for bytes in [
+            "*1\r\n:1\r\n",
+            "*1\r\n*1\r\n",
+            "*x\r\n",
+            "*-1\r\n",
+            "*1\r\n$1\r\nabc",
+            "*1\n",
+            "*99999999999999999999\r\n",
+            "*1\r\n$-1\r\n",
+        ] {
             let mut input = Input::default();
             input.extend(bytes.as_bytes());
             let refusal = input.next_request(&LIMITS).expect_err(bytes);

@@ -6,3 +6,4 @@ pub mod inline;
 pub mod frame;
 pub mod reply;
 pub mod rights;
+pub mod command;

@@ -116,9 +116,7 @@ impl Reply {
                 let fields = fields.into_iter().map(|(a, b)| (a.into_resp3(), b.into_resp3()));
                 Frame3::Map { data: fields.collect(), attributes }
             }
-            Self::Error(refusal) => {
-                Frame3::SimpleError { data: refusal.line().into(), attributes }
-            }
+            Self::Error(refusal) => Frame3::SimpleError { data: refusal.line().into(), attributes },
         }
     }
 }
