@@ -200,7 +200,7 @@ impl Command {
     /// Whether it may be carried out before anybody said who they are.
     #[must_use]
     pub fn is_open_to_all(&self) -> bool {
-        let talk = |talk: &Talk| matches!(talk, Talk::Hello { .. } | Talk::Quit | Talk::Reset);
+        let talk = |talk: &Talk| matches!(talk, Talk::Quit | Talk::Reset);
         matches!(self, Self::Auth { .. }) || matches!(self, Self::Talk(what) if talk(what))
     }
 

@@ -7,3 +7,5 @@ pub mod frame;
 pub mod reply;
 pub mod rights;
 pub mod command;
+mod talk;
+pub mod connection;

@@ -30,6 +30,8 @@ pub enum Reply {
     Simple(&'static str),
     /// A number.
     Number(u64),
+    /// At least so many arguments: minus the number, as `COMMAND INFO` has it.
+    Arity(u64),
     /// Bytes.
     Bulk(Bytes),
     /// Nothing.
@@ -87,6 +89,7 @@ impl Reply {
                 Ok(number) => Frame2::Integer(number),
                 Err(_) => Frame2::BulkString(number.to_string().into()),
             },
+            Self::Arity(least) => Frame2::Integer(-at_least(least)),
             Self::Bulk(bytes) => Frame2::BulkString(bytes),
             Self::Null => Frame2::Null,
             Self::Array(replies) | Self::Push(replies) => Frame2::Array(all(replies)),
@@ -108,6 +111,7 @@ impl Reply {
                 Ok(data) => Frame3::Number { data, attributes },
                 Err(_) => Frame3::BigNumber { data: number.to_string().into(), attributes },
             },
+            Self::Arity(least) => Frame3::Number { data: -at_least(least), attributes },
             Self::Bulk(data) => Frame3::BlobString { data, attributes },
             Self::Null => Frame3::Null,
             Self::Array(replies) => Frame3::Array { data: all(replies), attributes },
@@ -119,6 +123,10 @@ impl Reply {
             Self::Error(refusal) => Frame3::SimpleError { data: refusal.line().into(), attributes },
         }
     }
+}
+
+fn at_least(least: u64) -> i64 {
+    i64::try_from(least).expect("a command has few arguments")
 }
 
 #[cfg(test)]

@@ -72,6 +72,12 @@ impl User {
         Self { name: "default".to_owned(), grants: vec![all] }
     }
 
+    /// Somebody who has not said who they are.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self { name: String::new(), grants: Vec::new() }
+    }
+
     /// Whether they may do this to the log, or processor, of a name.
     #[must_use]
     pub fn may(&self, right: Right, name: &str) -> bool {

@@ -1,0 +1,536 @@
+//! A connection, without I/O: bytes in, work out; replies in, bytes out, in the order of requests.
+//!
+//! ```text
+//! handle_input(bytes) -> poll_work() -> Work{ticket, command} -> the shell asks the engine
+//!                                                                        |
+//! poll_output() <- replies in order <- handle_reply(ticket, reply) <-----'
+//! ```
+//!
+//! Appends of one connection are under way together and share entries; everything else waits for
+//! what is before it, and is waited for. So requests take effect in the order in which they came.
+//!
+//! Invariants:
+//! - One slot for each request that was taken and not answered; replies leave from the front.
+//! - Memory is bounded: at most one request that is not whole, `READ_AHEAD` beside requests that
+//!   wait, `in_flight_bytes` of payloads, and `output` of replies plus the one that crossed it.
+//! - After the end of the input everything that was taken is answered, then it is done.
+//!
+//! Not here: what the answers are (`session`, `talk`), sockets (`worker`), time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::command::{Command, Order, Talk, parse};
+use crate::error::Refusal;
+use crate::frame::{Input, Next, RequestLimits};
+use crate::reply::{Protocol, Reply};
+use crate::rights::User;
+use crate::talk;
+
+/// Bytes that are read beside requests that cannot start yet.
+pub const READ_AHEAD: usize = 64 << 10;
+
+/// What a connection may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of one request.
+    pub request: RequestLimits,
+    /// Requests under way.
+    pub in_flight: usize,
+    /// Bytes of their payloads.
+    pub in_flight_bytes: usize,
+    /// Bytes of replies that were not sent yet, beyond which nothing new starts.
+    pub output: usize,
+    /// Logs that it follows.
+    pub follows: usize,
+    /// Bytes of a line after `INGEST`, with its end.
+    pub line: usize,
+    /// Bytes of lines that become durable together.
+    pub lines: usize,
+}
+
+/// A request to be carried out.
+#[derive(Debug)]
+pub struct Work {
+    /// For its reply.
+    pub ticket: u64,
+    /// Its place in the table of commands.
+    pub spec: usize,
+    /// What to do.
+    pub command: Command,
+    /// Who asks.
+    pub user: Arc<User>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    protocol: Protocol,
+    bytes: usize,
+    reply: Option<Reply>,
+}
+
+/// A connection that only feeds a log.
+#[derive(Debug)]
+struct Feeding {
+    log: String,
+    /// Lines that are durable.
+    count: u64,
+    /// The last count that was told.
+    told: u64,
+    /// How many lines are under way.
+    under_way: u64,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Connection {
+    limits: Limits,
+    pub(crate) id: u64,
+    pub(crate) protocol: Protocol,
+    pub(crate) name: String,
+    /// Who it is; nobody yet if somebody must be said.
+    user: Option<Arc<User>>,
+    /// Who it is without having said anything.
+    default_user: Option<Arc<User>>,
+    /// What `HELLO` asked for besides the login under way.
+    hello: Option<(Option<u64>, Option<String>)>,
+    input: Input,
+    slots: VecDeque<Slot>,
+    /// Ticket of the first slot.
+    first: u64,
+    in_flight_bytes: usize,
+    /// A request under way that others wait for.
+    alone: Option<u64>,
+    /// The next request, which cannot start yet.
+    waiting: Option<(usize, Command)>,
+    output: BytesMut,
+    pub(crate) follows: Vec<String>,
+    feeding: Option<Feeding>,
+    /// No byte will come any more.
+    input_ended: bool,
+    /// Nothing of the input is looked at any more.
+    closing: bool,
+    /// Requests that were taken, for the idle clock.
+    taken: u64,
+}
+
+impl Connection {
+    /// A new connection. Without a user somebody must log in first.
+    #[must_use]
+    pub fn new(id: u64, limits: Limits, user: Option<Arc<User>>) -> Self {
+        Self {
+            limits,
+            id,
+            protocol: Protocol::Resp2,
+            name: String::new(),
+            user: user.clone(),
+            default_user: user,
+            hello: None,
+            input: Input::default(),
+            slots: VecDeque::new(),
+            first: 0,
+            in_flight_bytes: 0,
+            alone: None,
+            waiting: None,
+            output: BytesMut::new(),
+            follows: Vec::new(),
+            feeding: None,
+            input_ended: false,
+            closing: false,
+            taken: 0,
+        }
+    }
+
+    /// One whose lines feed a log from its first byte on.
+    #[must_use]
+    pub fn feeding(id: u64, limits: Limits, log: String) -> Self {
+        let mut connection = Self::new(id, limits, Some(Arc::new(User::everyone())));
+        connection.feeding = Some(Feeding { log, count: 0, told: 0, under_way: 0 });
+        connection
+    }
+
+    /// Who it is, if it has said so.
+    #[must_use]
+    pub fn user(&self) -> Option<&Arc<User>> {
+        self.user.as_ref()
+    }
+
+    /// Somebody whom the transport knows, by a certificate.
+    pub fn handle_identity(&mut self, user: Arc<User>) {
+        (self.user, self.default_user) = (Some(Arc::clone(&user)), Some(user));
+    }
+
+    /// Bytes that came.
+    pub fn handle_input(&mut self, bytes: &[u8]) {
+        if !self.closing {
+            self.input.extend(bytes);
+        }
+    }
+
+    /// No byte will come any more: what is whole is carried out, then it is done.
+    pub fn handle_input_end(&mut self) {
+        self.input_ended = true;
+    }
+
+    /// Nothing new is taken; what was taken is answered, then it is done.
+    pub fn handle_stop(&mut self) {
+        if self.waiting.take().is_some() {
+            let text = "the server stops; nothing was done, try again in a while";
+            self.answer_next(Reply::Error(Refusal::new("STOPPED", text)));
+        }
+        self.close();
+    }
+
+    /// As [`handle_stop`](Self::handle_stop), and says why.
+    pub fn handle_refusal(&mut self, refusal: Refusal) {
+        self.waiting = None;
+        self.answer_next(Reply::Error(refusal));
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.closing = true;
+        self.follows.clear();
+        self.input = Input::default();
+    }
+
+    /// Whether more bytes should be read.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        let is_full = self.slots.len() >= self.limits.in_flight || !self.wants_push();
+        let waits = self.waiting.is_some() || self.alone.is_some() || is_full;
+        let waits = waits || self.feeding.is_some();
+        let room = READ_AHEAD.max(if self.feeding.is_some() { self.limits.lines } else { 0 });
+        !self.input_ended && !self.closing && (!waits || self.input.len() < room)
+    }
+
+    /// Whether records that it follows may be handed in.
+    #[must_use]
+    pub fn wants_push(&self) -> bool {
+        self.output.len() < self.limits.output
+    }
+
+    /// Whether it waits for its peer only.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.slots.is_empty() && self.output.is_empty() && self.follows.is_empty()
+    }
+
+    /// Whether it may be closed: all is answered and sent.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.closing && self.slots.is_empty() && self.output.is_empty()
+    }
+
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.input.len() + self.output.len() + self.in_flight_bytes
+    }
+
+    /// Bytes of a request that is not whole yet, and of those behind one that waits.
+    #[must_use]
+    pub fn input_len(&self) -> usize {
+        self.input.len()
+    }
+
+    /// How many requests it has taken: more than before means that the peer is alive.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether it follows a log.
+    #[must_use]
+    pub fn follows(&self, log: &str) -> bool {
+        self.follows.iter().any(|followed| followed == log)
+    }
+
+    /// The next request that may start.
+    pub fn poll_work(&mut self) -> Option<Work> {
+        loop {
+            if self.alone.is_some() || self.output.len() >= self.limits.output || self.closing {
+                return None;
+            }
+            if self.feeding.is_some() {
+                return self.poll_lines();
+            }
+            let (spec, command) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => self.next_command()?,
+            };
+            if let Command::Talk(talk) = command {
+                self.talk(talk);
+                continue;
+            }
+            if !self.may_start(&command) {
+                self.waiting = Some((spec, command));
+                return None;
+            }
+            let user = self.user.clone().unwrap_or_else(|| Arc::new(User::nobody()));
+            return Some(self.start(spec, command, user));
+        }
+    }
+
+    /// The next command that is understood and allowed; others are answered on the way.
+    fn next_command(&mut self) -> Option<(usize, Command)> {
+        loop {
+            // A flood of what is refused at once must be bounded too.
+            if self.slots.len() >= self.limits.in_flight {
+                return None;
+            }
+            let refusal = match self.input.next_request(&self.limits.request) {
+                Ok(None) => {
+                    self.closing |= self.input_ended;
+                    return None;
+                }
+                Err(refusal) => {
+                    self.handle_refusal(refusal);
+                    return None;
+                }
+                Ok(Some(Next::Refused(refusal))) => refusal,
+                Ok(Some(Next::Request(args))) => {
+                    self.taken += 1;
+                    match parse(args).and_then(|found| self.check(found)) {
+                        Ok(found) => return Some(found),
+                        Err(refusal) => refusal,
+                    }
+                }
+            };
+            self.answer_next(Reply::Error(refusal));
+            if self.output.len() >= self.limits.output {
+                return None;
+            }
+        }
+    }
+
+    /// Whether the user may do it, and this connection at all.
+    fn check(&self, (spec, command): (usize, Command)) -> Result<(usize, Command), Refusal> {
+        let Some(user) = &self.user else {
+            if command.is_open_to_all() {
+                return Ok((spec, command));
+            }
+            return Err(Refusal::new("NOAUTH", "say who you are first: AUTH user password"));
+        };
+        let missing = command.needs().into_iter().find(|(right, name)| !user.may(*right, name));
+        if let Some((right, name)) = missing {
+            let text = format!("user {:?} may not {right} {name:?}; nothing was done", user.name);
+            return Err(Refusal::new("NOPERM", text));
+        }
+        let only_follows = self.protocol == Protocol::Resp2 && !self.follows.is_empty();
+        let goes_on = |talk: &Talk| {
+            matches!(talk, Talk::Unfollow(_) | Talk::Ping(_) | Talk::Quit | Talk::Reset)
+        };
+        if only_follows
+            && !matches!(command, Command::Follow { .. })
+            && !matches!(&command, Command::Talk(talk) if goes_on(talk))
+        {
+            let text = "while it follows, RESP2 allows only FOLLOW, UNFOLLOW, PING, RESET and QUIT";
+            return Err(Refusal::new("ERR", format!("{text}; HELLO 3 allows all")));
+        }
+        if let Command::Follow { log, .. } = &command {
+            if self.follows(log) {
+                return Err(Refusal::new("EXISTS", format!("it follows {log:?} already")));
+            }
+            if self.follows.len() >= self.limits.follows {
+                let text = format!("a connection follows {} logs at most", self.limits.follows);
+                return Err(Refusal::new("LIMIT", text));
+            }
+        }
+        Ok((spec, command))
+    }
+
+    fn may_start(&self, command: &Command) -> bool {
+        let fits = self.in_flight_bytes + command.bytes() <= self.limits.in_flight_bytes;
+        match command.order() {
+            Order::Alone => self.slots.is_empty(),
+            Order::Together => {
+                self.slots.is_empty() || (fits && self.slots.len() < self.limits.in_flight)
+            }
+        }
+    }
+
+    fn start(&mut self, spec: usize, command: Command, user: Arc<User>) -> Work {
+        let ticket = self.add_slot(command.bytes());
+        if command.order() == Order::Alone {
+            self.alone = Some(ticket);
+        }
+        if let Command::Auth { hello, .. } = &command {
+            self.hello.clone_from(hello);
+        }
+        Work { ticket, spec, command, user }
+    }
+
+    fn add_slot(&mut self, bytes: usize) -> u64 {
+        self.in_flight_bytes += bytes;
+        self.slots.push_back(Slot { protocol: self.protocol, bytes, reply: None });
+        self.first + self.slots.len() as u64 - 1
+    }
+
+    /// Answers what comes behind everything that was taken.
+    fn answer_next(&mut self, reply: Reply) {
+        let ticket = self.add_slot(0);
+        self.handle_reply(ticket, reply);
+    }
+
+    fn talk(&mut self, talk: Talk) {
+        match talk {
+            Talk::Quit => {
+                self.answer_next(Reply::OK);
+                self.close();
+            }
+            Talk::Reset => {
+                self.answer_next(Reply::Simple("RESET"));
+                self.user.clone_from(&self.default_user);
+                self.protocol = Protocol::Resp2;
+                self.name.clear();
+                self.follows.clear();
+            }
+            talk => {
+                let reply = talk::answer(self, talk);
+                self.answer_next(reply);
+            }
+        }
+    }
+
+    /// The answer to a request.
+    pub fn handle_reply(&mut self, ticket: u64, reply: Reply) {
+        let index = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let slot = index.and_then(|index| self.slots.get_mut(index));
+        let slot = slot.expect("a ticket is answered once");
+        assert!(slot.reply.is_none(), "a ticket is answered once");
+        slot.reply = Some(reply);
+        if self.alone == Some(ticket) {
+            self.alone = None;
+        }
+        while let Some(reply) = self.slots.front_mut().and_then(|slot| slot.reply.take()) {
+            let slot = self.slots.pop_front().expect("it was just looked at");
+            self.first += 1;
+            self.in_flight_bytes -= slot.bytes;
+            reply.encode(slot.protocol, &mut self.output);
+        }
+    }
+
+    /// The answer to a login.
+    pub fn handle_login(&mut self, ticket: u64, login: Result<Arc<User>, Refusal>) {
+        let hello = self.hello.take();
+        let reply = match login {
+            Err(refusal) => Reply::Error(refusal),
+            Ok(user) => {
+                self.user = Some(user);
+                match hello {
+                    None => Reply::OK,
+                    Some((protocol, name)) => {
+                        let reply = talk::answer(self, Talk::Hello { protocol, name });
+                        // It is told in the protocol that it asks for.
+                        let slot = self.slots.back_mut().expect("a login is alone, and under way");
+                        slot.protocol = self.protocol;
+                        reply
+                    }
+                }
+            }
+        };
+        self.handle_reply(ticket, reply);
+    }
+
+    /// The answer to `FOLLOW`: records may be handed in from now on.
+    pub fn handle_followed(&mut self, ticket: u64, log: String) {
+        let confirm = Reply::Push(vec![Reply::word("follow"), Reply::text(log.clone())]);
+        self.handle_reply(ticket, confirm);
+        if !self.closing {
+            self.follows.push(log);
+        }
+    }
+
+    /// What is told without having been asked for.
+    pub fn handle_push(&mut self, items: Vec<Reply>) {
+        Reply::Push(items).encode(self.protocol, &mut self.output);
+    }
+
+    /// Following a log has ended by itself.
+    pub fn handle_unfollowed(&mut self, log: &str, why: Refusal) {
+        self.follows.retain(|followed| followed != log);
+        let name = Reply::text(log);
+        self.handle_push(vec![Reply::word("unfollow"), name, Reply::text(why.line())]);
+    }
+
+    /// The answer to `INGEST`: lines are records from now on.
+    pub fn handle_feeding(&mut self, ticket: u64, log: String) {
+        self.handle_reply(ticket, Reply::OK);
+        self.feeding = Some(Feeding { log, count: 0, told: 0, under_way: 0 });
+    }
+
+    fn poll_lines(&mut self) -> Option<Work> {
+        let Some(feeding) = &mut self.feeding else { return None };
+        match self.input.next_lines(self.limits.line, self.limits.lines) {
+            Err(refusal) => {
+                let told = format!("{}; {} lines are durable", refusal.text, feeding.count);
+                self.handle_refusal(Refusal::new(refusal.word, told));
+                None
+            }
+            Ok(lines) if lines.is_empty() => {
+                if self.input_ended {
+                    let (left, count) = (self.input.len(), feeding.count);
+                    if left > 0 {
+                        let text = format!(
+                            "the last {left} bytes have no line end and were not stored; {count} \
+                             lines are durable"
+                        );
+                        self.handle_refusal(Refusal::new("ERR", text));
+                    }
+                    self.closing = true;
+                }
+                None
+            }
+            Ok(lines) => {
+                self.taken += 1;
+                feeding.under_way = lines.len() as u64;
+                let log = feeding.log.clone();
+                let user = Arc::clone(self.user.as_ref().expect("who feeds has logged in"));
+                let spec = crate::command::table::find(b"INGEST").expect("it is in the table");
+                Some(self.start(spec, Command::Lines { log, lines }, user))
+            }
+        }
+    }
+
+    /// The answer to lines: how many of all that came are durable, or why these are not.
+    pub fn handle_lines(&mut self, ticket: u64, result: Result<(), Refusal>) {
+        let slot = self.slots.pop_front().expect("lines are alone");
+        assert!(ticket == self.first && self.slots.is_empty(), "lines are alone");
+        self.first += 1;
+        self.in_flight_bytes -= slot.bytes;
+        self.alone = None;
+        let feeding = self.feeding.as_mut().expect("who has lines feeds");
+        match result {
+            Ok(()) => feeding.count += std::mem::take(&mut feeding.under_way),
+            Err(refusal) => {
+                let told = format!("{}; {} lines are durable", refusal.text, feeding.count);
+                self.handle_refusal(Refusal::new(refusal.word, told));
+            }
+        }
+        self.tell_count();
+    }
+
+    /// Tells the newest count, unless an older one was not sent yet: whoever never reads them
+    /// costs no memory.
+    fn tell_count(&mut self) {
+        if let Some(feeding) = &mut self.feeding
+            && self.output.is_empty()
+            && feeding.told < feeding.count
+        {
+            feeding.told = feeding.count;
+            Reply::Number(feeding.count).encode(self.protocol, &mut self.output);
+        }
+    }
+
+    /// Bytes to be sent.
+    pub fn poll_output(&mut self) -> Option<Bytes> {
+        self.tell_count();
+        (!self.output.is_empty()).then(|| self.output.split().freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+use oncelog::NewRecord;
+
+use super::*;
+use crate::rights::{Grant, Right};
+
+const LIMITS: Limits = Limits {
+    request: RequestLimits { bytes: 4096, args: 64, line: 1024 },
+    in_flight: 4,
+    in_flight_bytes: 1000,
+    output: 2000,
+    follows: 2,
+    line: 16,
+    lines: 64,
+};
+
+fn open() -> Connection {
+    Connection::new(7, LIMITS, Some(Arc::new(User::everyone())))
+}
+
+fn sent(connection: &mut Connection) -> String {
+    let mut all = String::new();
+    while let Some(bytes) = connection.poll_output() {
+        all += std::str::from_utf8(&bytes).unwrap();
+    }
+    all
+}
+
+/// Payloads of the appends that start now, and their tickets.
+fn appends(connection: &mut Connection) -> Vec<(u64, String)> {
+    let mut found = Vec::new();
+    while let Some(work) = connection.poll_work() {
+        let Command::Append { records, .. } = work.command else { panic!("{:?}", work.command) };
+        let NewRecord { payload, .. } = &records[0];
+        found.push((work.ticket, String::from_utf8_lossy(payload).into_owned()));
+    }
+    found
+}
+
+#[test]
+fn appends_are_under_way_together_and_answered_in_order() {
+    let mut connection = open();
+    connection.handle_input(b"APPEND a 1\nPING\nAPPEND a 2\nPING x\n");
+    let work = appends(&mut connection);
+    assert_eq!(work, [(0, "1".to_owned()), (2, "2".to_owned())]);
+    connection.handle_reply(2, Reply::Number(11));
+    assert_eq!(sent(&mut connection), "");
+    connection.handle_reply(0, Reply::Number(10));
+    assert_eq!(sent(&mut connection), ":10\r\n+PONG\r\n:11\r\n$1\r\nx\r\n");
+    assert!(connection.is_idle());
+}
+
+#[test]
+fn what_is_no_append_waits_for_those_before_it_and_is_waited_for() {
+    let mut connection = open();
+    connection.handle_input(b"APPEND a 1\nDESCRIBE a\nAPPEND a 2\n");
+    assert_eq!(appends(&mut connection).len(), 1);
+    connection.handle_reply(0, Reply::Number(0));
+    let work = connection.poll_work().unwrap();
+    assert!(matches!(work.command, Command::Describe { .. }));
+    assert!(connection.poll_work().is_none(), "the append waits");
+    connection.handle_reply(work.ticket, Reply::Null);
+    assert_eq!(appends(&mut connection), [(2, "2".to_owned())]);
+}
+
+#[test]
+fn requests_and_bytes_under_way_are_bounded() {
+    let mut connection = open();
+    for _ in 0..9 {
+        connection.handle_input(b"APPEND a x\n");
+    }
+    assert_eq!(appends(&mut connection).len(), LIMITS.in_flight);
+    let mut connection = open();
+    for _ in 0..3 {
+        connection.handle_input(format!("APPEND a {}\n", "x".repeat(600)).as_bytes());
+    }
+    assert_eq!(appends(&mut connection).len(), 1, "two of them are more than 1000 bytes");
+    connection.handle_input(&vec![b'\n'; READ_AHEAD]);
+    assert!(!connection.wants_input(), "enough was read beside what waits");
+}
+
+#[test]
+fn nothing_starts_while_replies_pile_up() {
+    let mut connection = open();
+    let mut fed = 0;
+    while connection.wants_input() && fed < 1 << 20 {
+        connection
+            .handle_input(b"ECHO 0123456789012345678901234567890123456789\n".repeat(99).as_slice());
+        fed += 46 * 99;
+        assert!(connection.poll_work().is_none());
+        assert!(connection.output.len() <= LIMITS.output + 100);
+        if connection.input_len() > 3 * READ_AHEAD {
+            break;
+        }
+    }
+    assert!(!connection.wants_push());
+    assert!(!connection.wants_input(), "a peer that never reads is not read from");
+    let before = connection.input_len();
+    assert!(!sent(&mut connection).is_empty());
+    assert!(connection.poll_work().is_none());
+    assert!(connection.input_len() < before, "it goes on once the replies were taken");
+}
+
+#[test]
+fn what_was_whole_before_the_end_of_the_input_is_carried_out() {
+    let mut connection = open();
+    connection.handle_input(b"APPEND a 1\nAPPEND a 2");
+    connection.handle_input_end();
+    assert_eq!(appends(&mut connection).len(), 1);
+    assert!(!connection.is_done());
+    connection.handle_reply(0, Reply::Number(0));
+    assert!(connection.poll_work().is_none());
+    assert!(!connection.is_done(), "the reply was not sent");
+    assert_eq!(sent(&mut connection), ":0\r\n");
+    assert!(connection.is_done());
+}
+
+#[test]
+fn who_has_not_logged_in_may_do_nothing_else() {
+    let mut connection = Connection::new(1, LIMITS, None);
+    connection.handle_input(b"PING\nAPPEND a b\nHELLO 3\nAUTH ann secret\nPING\n");
+    let work = connection.poll_work().unwrap();
+    assert_eq!(sent(&mut connection).matches("-NOAUTH").count(), 3);
+    assert!(connection.poll_work().is_none(), "the rest waits for the login");
+    connection.handle_login(work.ticket, Err(Refusal::new("WRONGPASS", "no")));
+    assert!(connection.poll_work().is_none());
+    assert_eq!(
+        sent(&mut connection),
+        "-WRONGPASS no\r\n-NOAUTH say who you are first: AUTH user password\r\n"
+    );
+
+    connection.handle_input(b"HELLO 3 AUTH ann secret SETNAME me\nAPPEND a b\nAPPEND b b\n");
+    let work = connection.poll_work().unwrap();
+    let grants = vec![Grant { prefix: "b".to_owned(), allow: vec![Right::Append] }];
+    connection.handle_login(work.ticket, Ok(Arc::new(User { name: "ann".to_owned(), grants })));
+    assert_eq!(appends(&mut connection).len(), 1, "one of the two is not allowed");
+    let told = sent(&mut connection);
+    assert!(told.starts_with("%7\r\n") && told.contains("-NOPERM"), "{told}");
+    connection.handle_input(b"CLIENT GETNAME\nRESET\nPING\n");
+    connection.handle_reply(work.ticket + 2, Reply::Number(0));
+    assert!(connection.poll_work().is_none());
+    assert!(
+        sent(&mut connection).ends_with(
+            "$2\r\nme\r\n+RESET\r\n-NOAUTH say who you are first: AUTH user password\r\n"
+        )
+    );
+}
+
+#[test]
+fn replies_are_in_the_protocol_that_was_spoken_when_they_were_asked_for() {
+    let mut connection = open();
+    connection.handle_input(b"APPEND a 1\nHELLO 3\nCLIENT GETNAME\n");
+    assert_eq!(appends(&mut connection).len(), 1);
+    connection.handle_reply(0, Reply::Null);
+    let told = sent(&mut connection);
+    assert!(told.starts_with("$-1\r\n%7\r\n") && told.ends_with("_\r\n"), "{told}");
+}
+
+#[test]
+fn in_resp2_a_follower_only_follows_and_in_resp3_it_does_anything() {
+    let mut connection = open();
+    connection.handle_input(b"FOLLOW a FROM earliest\n");
+    let work = connection.poll_work().unwrap();
+    connection.handle_followed(work.ticket, "a".to_owned());
+    connection.handle_push(vec![Reply::word("records")]);
+    assert_eq!(sent(&mut connection), "*2\r\n$6\r\nfollow\r\n$1\r\na\r\n*1\r\n$7\r\nrecords\r\n");
+    connection.handle_input(b"APPEND a b\nFOLLOW a FROM 0\nUNFOLLOW\nAPPEND a b\n");
+    assert_eq!(appends(&mut connection).len(), 1);
+    let told = sent(&mut connection);
+    assert!(told.starts_with("-ERR while it follows") && told.contains("-EXISTS"), "{told}");
+    assert!(told.ends_with("*2\r\n$8\r\nunfollow\r\n$1\r\na\r\n"), "{told}");
+
+    let mut connection = open();
+    connection.handle_input(b"HELLO 3\nFOLLOW a FROM earliest\n");
+    let work = connection.poll_work().unwrap();
+    connection.handle_followed(work.ticket, "a".to_owned());
+    connection.handle_input(b"APPEND a b\n");
+    assert_eq!(appends(&mut connection).len(), 1);
+    assert!(sent(&mut connection).ends_with(">2\r\n$6\r\nfollow\r\n$1\r\na\r\n"));
+}
+
+fn lines(connection: &mut Connection) -> Option<(u64, Vec<Bytes>)> {
+    let work = connection.poll_work()?;
+    let Command::Lines { lines, .. } = work.command else { panic!("{:?}", work.command) };
+    Some((work.ticket, lines))
+}
+
+#[test]
+fn lines_that_feed_a_log_are_counted_as_they_become_durable() {
+    let mut connection = open();
+    connection.handle_input(b"INGEST a\none\r\ntwo\nthr");
+    let work = connection.poll_work().unwrap();
+    connection.handle_feeding(work.ticket, "a".to_owned());
+    assert_eq!(sent(&mut connection), "+OK\r\n");
+    let (ticket, group) = lines(&mut connection).unwrap();
+    assert_eq!(group, ["one", "two"]);
+    connection.handle_input(b"ee\n");
+    assert!(lines(&mut connection).is_none(), "one group at a time");
+    connection.handle_lines(ticket, Ok(()));
+    let (ticket, group) = lines(&mut connection).unwrap();
+    assert_eq!(group, ["three"]);
+    connection.handle_lines(ticket, Ok(()));
+    // Nobody has read ":2" yet: the newer count waits until it was sent.
+    assert_eq!(sent(&mut connection), ":2\r\n:3\r\n");
+    connection.handle_input(b"half");
+    connection.handle_input_end();
+    assert!(lines(&mut connection).is_none());
+    let told = sent(&mut connection);
+    assert!(told.starts_with("-ERR the last 4 bytes have no line end"), "{told}");
+    assert!(told.contains("3 lines are durable") && connection.is_done(), "{told}");
+}
+
+#[test]
+fn a_line_that_is_too_long_or_refused_ends_feeding_with_the_count_that_is_durable() {
+    for refused in [false, true] {
+        let mut connection = Connection::feeding(1, LIMITS, "a".to_owned());
+        connection.handle_input(b"one\n12345678901234567890\nthree\n");
+        let (ticket, group) = lines(&mut connection).unwrap();
+        assert_eq!(group, ["one"]);
+        let answer = if refused { Err(Refusal::new("SEALED", "it is")) } else { Ok(()) };
+        connection.handle_lines(ticket, answer);
+        assert!(lines(&mut connection).is_none());
+        let told = sent(&mut connection);
+        let wanted = if refused { "-SEALED it is; 0 lines" } else { ":1\r\n-TOOLARGE" };
+        assert!(told.starts_with(wanted) && told.ends_with("lines are durable\r\n"), "{told}");
+        assert!(connection.is_done());
+    }
+}
+
+#[test]
+fn a_stop_answers_what_was_taken_and_refuses_the_rest() {
+    let mut connection = open();
+    connection.handle_input(b"APPEND a 1\nDESCRIBE a\nPING\n");
+    assert_eq!(appends(&mut connection).len(), 1);
+    connection.handle_stop();
+    assert!(connection.poll_work().is_none() && !connection.is_done());
+    connection.handle_reply(0, Reply::Number(0));
+    assert!(sent(&mut connection).starts_with(":0\r\n-STOPPED"));
+    assert!(connection.is_done());
+}
