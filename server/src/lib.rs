@@ -9,3 +9,6 @@ pub mod rights;
 pub mod command;
 mod talk;
 pub mod connection;
+
+// What it counts, and watching it.
+pub mod front;
