@@ -12,3 +12,7 @@ pub mod connection;
 
 // What it counts, and watching it.
 pub mod front;
+
+// Who may connect, and settings.
+pub mod private;
+pub mod tls;
