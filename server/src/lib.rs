@@ -16,3 +16,4 @@ pub mod front;
 // Who may connect, and settings.
 pub mod private;
 pub mod tls;
+pub mod users;

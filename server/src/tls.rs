@@ -1,8 +1,8 @@
 //! TLS without I/O: bytes of the wire in, plain bytes out, and back.
 //!
 //! ```text
-//! socket --> handle_input --> plain requests      Tls: certificate and key, reloadable
-//! socket <-- poll_output  <-- write(answers)      Session: one connection, of the Tls when it began
+//! socket --> handle_input --> plain requests     Tls: certificate and key, reloadable
+//! socket <-- poll_output  <-- write(answers)     Session: one connection, by the Tls of its begin
 //! ```
 //!
 //! A session buffers at most [`OUTPUT_MAX`] bytes of what was written, and one record of what was
@@ -13,7 +13,7 @@
 //! Not here: sockets (`socket`), timeouts, and whose a certificate is (`users`).
 
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::BufMut;
@@ -109,7 +109,7 @@ type ClientVerifier = Arc<dyn rustls::server::danger::ClientCertVerifier>;
 
 fn verifier(
     files: &TlsFiles,
-    path: &PathBuf,
+    path: &Path,
     provider: Arc<CryptoProvider>,
 ) -> Result<ClientVerifier, FileError> {
     let mut roots = RootCertStore::empty();
@@ -122,7 +122,7 @@ fn verifier(
     builder.build().map_err(|error| FileError::new(path, format!("it cannot be used: {error}")))
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, FileError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let bytes = private::read(path)?;
     let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&bytes).collect();
     let found = found.map_err(|error| FileError::new(path, format!("it is no PEM: {error}")))?;
@@ -133,7 +133,7 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, FileErro
     Ok(found)
 }
 
-fn key(path: &PathBuf) -> Result<PrivateKeyDer<'static>, FileError> {
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     let bytes = private::read_private(path)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| {
         let locked = bytes.windows(9).any(|word| word == b"ENCRYPTED");
@@ -191,9 +191,9 @@ impl From<rustls::Error> for TlsError {
 
 /// One connection.
 ///
-/// The host calls [`Session::handle_input`] with what it received, then [`Session::poll_output`] and
-/// sends that, whatever the first returned: a failure is told to the peer too. It writes answers
-/// with [`Session::write`] and polls again.
+/// The host calls [`Session::handle_input`] with what it received, then [`Session::poll_output`]
+/// and sends that, whatever the first returned: a failure is told to the peer too. It writes
+/// answers with [`Session::write`] and polls again.
 #[derive(Debug)]
 pub struct Session {
     connection: ServerConnection,

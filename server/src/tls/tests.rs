@@ -115,7 +115,7 @@ impl Pair {
             let taken = taken.and_then(|()| self.session.handle_input(second, &mut self.plain));
             let mut out = Vec::new();
             self.session.poll_output(&mut out);
-            self.to_client(&out, taken.is_err());
+            self.answer_client(&out, taken.is_err());
             taken?;
             if flight.is_empty() && out.is_empty() {
                 return Ok(());
@@ -123,7 +123,7 @@ impl Pair {
         }
     }
 
-    fn to_client(&mut self, mut bytes: &[u8], refused: bool) {
+    fn answer_client(&mut self, mut bytes: &[u8], refused: bool) {
         while !bytes.is_empty() {
             self.client.read_tls(&mut bytes).unwrap();
             match self.client.process_new_packets() {
