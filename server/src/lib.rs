@@ -17,3 +17,4 @@ pub mod front;
 pub mod private;
 pub mod tls;
 pub mod users;
+pub mod config;
