@@ -475,6 +475,12 @@ impl AppendBatch {
         Self(response)
     }
 
+    /// As [`Response::is_sent`].
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.0.is_sent()
+    }
+
     /// Blocks this thread until the records are durable.
     ///
     /// # Errors

@@ -70,6 +70,13 @@ impl<T, E: From<Stopped>> Response<T, E> {
         Self { queue: VecDeque::new(), push: None, access: None, pending }
     }
 
+    /// Whether the request is on its way. `false`: it waits for room in the shard's inbox until
+    /// this is polled, and later ones may overtake it.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.push.is_none()
+    }
+
     fn nudge(&self) {
         if let Some(access) = &self.access {
             access.helm.nudge();

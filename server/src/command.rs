@@ -141,7 +141,7 @@ pub enum Command {
     /// `RENAME`
     Rename { log: String, name: String },
     /// `SEAL`
-    Seal { log: String },
+    Seal { log: String, owner: Option<Epoch> },
     /// `OWN`
     Own { log: String },
     /// `SHARE`
@@ -223,7 +223,7 @@ impl Command {
             Self::Create { log, .. }
             | Self::Configure { log, .. }
             | Self::Drop { log }
-            | Self::Seal { log }
+            | Self::Seal { log, .. }
             | Self::Share { log }
             | Self::Truncate { log, .. } => vec![(Admin, log)],
             Self::Rename { log, name } => vec![(Admin, log), (Admin, name)],

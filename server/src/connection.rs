@@ -64,6 +64,15 @@ pub struct Work {
     pub user: Arc<User>,
 }
 
+/// What the connection answered without anybody's help, for who counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A command, by its place in the table.
+    Talk(usize),
+    /// A refusal, by the place of its word.
+    Error(usize),
+}
+
 #[derive(Debug)]
 struct Slot {
     protocol: Protocol,
@@ -114,6 +123,7 @@ pub struct Connection {
     closing: bool,
     /// Requests that were taken, for the idle clock.
     taken: u64,
+    told: Vec<Told>,
 }
 
 impl Connection {
@@ -140,6 +150,7 @@ impl Connection {
             input_ended: false,
             closing: false,
             taken: 0,
+            told: Vec::new(),
         }
     }
 
@@ -186,6 +197,7 @@ impl Connection {
     /// As [`handle_stop`](Self::handle_stop), and says why.
     pub fn handle_refusal(&mut self, refusal: Refusal) {
         self.waiting = None;
+        self.told.push(Told::Error(refusal.index()));
         self.answer_next(Reply::Error(refusal));
         self.close();
     }
@@ -222,6 +234,17 @@ impl Connection {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.closing && self.slots.is_empty() && self.output.is_empty()
+    }
+
+    /// What it has answered by itself since the last call.
+    pub fn drain_told(&mut self) -> impl Iterator<Item = Told> {
+        self.told.drain(..)
+    }
+
+    /// Whether its peer has ended its side.
+    #[must_use]
+    pub fn has_input_ended(&self) -> bool {
+        self.input_ended
     }
 
     /// Bytes that it holds.
@@ -262,6 +285,7 @@ impl Connection {
                 None => self.next_command()?,
             };
             if let Command::Talk(talk) = command {
+                self.told.push(Told::Talk(spec));
                 self.talk(talk);
                 continue;
             }
@@ -299,6 +323,7 @@ impl Connection {
                     }
                 }
             };
+            self.told.push(Told::Error(refusal.index()));
             self.answer_next(Reply::Error(refusal));
             if self.output.len() >= self.limits.output {
                 return None;

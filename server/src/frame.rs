@@ -20,6 +20,8 @@ use redis_protocol::resp2::types::BytesFrame;
 use crate::error::Refusal;
 use crate::inline;
 
+/// What a raw line counts for beside its bytes: a record of its own, and its place in a list.
+const LINE_COST: usize = 32;
 /// Digits of a length, and its type byte and line end.
 const LENGTH_LINE_MAX: usize = 16;
 
@@ -208,7 +210,8 @@ impl Input {
             // The line that was too long is refused once those before it were taken.
             let Some(line) = self.take_line(line_max) else { break };
             if self.refused.is_none() {
-                bytes += line.len() + 1;
+                // Also an empty one costs something.
+                bytes += line.len() + LINE_COST;
                 lines.push(line);
             }
         }

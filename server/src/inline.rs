@@ -1,7 +1,7 @@
 //! A request as a line that a person types: words, some of them in quotes.
 //!
-//! As `redis-cli` and Redis do: spaces and tabs part words; `"..."` knows `\n \r \t \b \a \\ \"` and
-//! `\xHH`, `'...'` only `\'`; a closing quote ends the word.
+//! As `redis-cli` and Redis do: spaces and tabs part words; `"..."` knows `\n \r \t \b \a \\ \"`
+//! and `\xHH`, `'...'` only `\'`; a closing quote ends the word.
 //!
 //! Not here: where a line ends (`frame`).
 

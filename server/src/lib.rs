@@ -18,3 +18,16 @@ pub mod private;
 pub mod tls;
 pub mod users;
 pub mod config;
+
+// The shell: engine, sockets, threads.
+mod handles;
+mod claims;
+mod shared;
+mod reading;
+mod about;
+mod session;
+mod socket;
+mod driver;
+mod seats;
+mod worker;
+pub mod serve;

@@ -172,7 +172,11 @@ fn about_logs(name: &str, args: &mut Args) -> Result<Command, Refusal> {
         "DESCRIBE" => Command::Describe { log: args.name()? },
         "DROP" => Command::Drop { log: args.name()? },
         "RENAME" => Command::Rename { log: args.name()?, name: args.name()? },
-        "SEAL" => Command::Seal { log: args.name()? },
+        "SEAL" => {
+            let log = args.name()?;
+            let owner = args.word("OWNER").then(|| args.epoch()).transpose()?;
+            Command::Seal { log, owner }
+        }
         "OWN" => Command::Own { log: args.name()? },
         "SHARE" => Command::Share { log: args.name()? },
         "INGEST" => Command::Ingest { log: args.name()? },

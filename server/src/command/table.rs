@@ -55,7 +55,8 @@ pub const COMMANDS: &[Spec] = &[
     spec(
         "processor",
         "COMMIT",
-        "reader epoch [POSITION log next ...] [DELTA bytes | SNAPSHOT bytes] [OUTPUT log payload ...]",
+        "reader epoch [POSITION log next ...] [DELTA bytes | SNAPSHOT bytes] \
+         [OUTPUT log payload ...]",
         "Makes positions, a change of state and outputs durable together, or none of them.",
     ),
     spec(
@@ -116,7 +117,7 @@ pub const COMMANDS: &[Spec] = &[
     spec("processor", "READERS", "[prefix]", "Processors, where they stand, and their lag."),
     spec("log", "RENAME", "log name", "Gives a log another name in its group."),
     spec("connection", "RESET", "", "As if the connection were new."),
-    spec("log", "SEAL", "log", "Ends a log for ever: nothing is appended any more."),
+    spec("log", "SEAL", "log [OWNER epoch]", "Ends a log for ever: nothing is appended any more."),
     spec("connection", "SELECT", "0", "There is one database: 0."),
     spec("log", "SHARE", "log", "Gives up owning a log: everyone may append again."),
     spec("server", "STATS", "", "What the engine has counted since it was opened."),

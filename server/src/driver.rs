@@ -1,0 +1,567 @@
+//! One connection on its socket: drives the state machine, and asks the engine for it.
+//!
+//! ```text
+//! socket -> [tls] -> Connection -> Session -> engine
+//! socket <- [tls] <- Connection <- answers, from the front
+//! ```
+//!
+//! One task; each turn does whatever is ready until nothing is. A read and a write are under way at
+//! most. Its end waits for the peer's, so that a last error is read before the socket goes.
+//!
+//! Invariants:
+//! - A request that could not be sent to its shard at once holds up those behind it: appends of a
+//!   connection stay in order also where the shard's inbox is full.
+//! - Dropped at any time, nothing that the engine accepted is taken back.
+//!
+//! Not here: decisions about requests (`connection`), accepting (`serve`).
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Instant, Sleep};
+
+use crate::command::Command;
+use crate::connection::{Connection, READ_AHEAD, Told, Work};
+use crate::error::Refusal;
+use crate::front::Refused;
+use crate::reading::Following;
+use crate::reply::Reply;
+use crate::session::{Answer, Outcome, Session};
+use crate::shared::Shared;
+use crate::socket::Socket;
+use crate::tls;
+
+/// Turns of one connection before others have theirs.
+const TURNS: usize = 32;
+/// Bytes that are read at once at first; more where they come.
+const BUFFER_MIN: usize = 4 << 10;
+const BUFFER_MAX: usize = 64 << 10;
+/// How long the last reply may take to be read before the socket goes.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long to wait where connections hold all the memory that they may.
+const MEMORY_WAIT: Duration = Duration::from_millis(20);
+
+type Reading = Pin<Box<dyn Future<Output = (io::Result<usize>, Vec<u8>)>>>;
+type Writing = Pin<Box<dyn Future<Output = (io::Result<usize>, Bytes)>>>;
+type Preparing = Pin<Box<dyn Future<Output = Result<(), Refusal>>>>;
+
+struct Running {
+    ticket: u64,
+    spec: usize,
+    since: Instant,
+    /// Bytes that its reply may have.
+    reserved: usize,
+    /// It waits for what may never come, and may be answered with nothing instead.
+    waits: bool,
+    answer: Answer,
+}
+
+/// When the peer must have done something.
+struct Clocks {
+    connected: Instant,
+    /// Requests that were taken when it was last looked.
+    taken: u64,
+    /// When it took or gave something.
+    active: Instant,
+    /// When bytes were last written, or it was begun.
+    written: Instant,
+    /// When the end began.
+    ended: Option<Instant>,
+    /// When the server began to stop.
+    stopped: Option<Instant>,
+}
+
+/// See the module's head.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    socket: Socket,
+    connection: Connection,
+    session: Session,
+    tls: Option<tls::Session>,
+    running: VecDeque<Running>,
+    preparing: Option<(Work, Preparing)>,
+    /// The ticket of a request that waits for room in its shard's inbox.
+    stalled: Option<u64>,
+    following: Vec<Box<Following>>,
+    reading: Option<Reading>,
+    writing: Option<Writing>,
+    /// For the next read.
+    buffer: Vec<u8>,
+    /// Plain bytes that TLS had no room for.
+    plain: Bytes,
+    /// What of the last write is left.
+    left: Bytes,
+    /// Bytes that the replies of what is running may have.
+    reserved: usize,
+    /// Bytes that were counted as held.
+    held: usize,
+    clocks: Clocks,
+    timer: Pin<Box<Sleep>>,
+    stop: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// Why a connection ended, where not all was done and said.
+type Broken = io::Error;
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        socket: Socket,
+        connection: Connection,
+        session: Session,
+        tls: Option<tls::Session>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut stop = shared.stop.subscribe();
+        let stop = Box::pin(async move {
+            // Fails once nobody can say it any more, which is a stop as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+        });
+        let clocks = Clocks {
+            connected: now,
+            taken: 0,
+            active: now,
+            written: now,
+            ended: None,
+            stopped: None,
+        };
+        Self {
+            timer: Box::pin(tokio::time::sleep(shared.times.tick())),
+            shared,
+            socket,
+            connection,
+            session,
+            tls,
+            running: VecDeque::new(),
+            preparing: None,
+            stalled: None,
+            following: Vec::new(),
+            reading: None,
+            writing: None,
+            buffer: Vec::with_capacity(BUFFER_MIN),
+            plain: Bytes::new(),
+            left: Bytes::new(),
+            reserved: 0,
+            held: 0,
+            clocks,
+            stop,
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(crate) async fn run(mut self) {
+        let id = self.connection.id;
+        if let Err(error) = poll_fn(|cx| self.poll(cx)).await {
+            tracing::debug!(connection = id, %error, "a connection broke");
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        for _ in 0..TURNS {
+            let mut went = self.poll_stop(cx);
+            went |= self.poll_answers(cx);
+            went |= self.poll_starts(cx);
+            went |= self.poll_following(cx);
+            went |= self.poll_write(cx)?;
+            went |= self.poll_read(cx)?;
+            self.count_told();
+            self.account();
+            if self.poll_end() {
+                return Poll::Ready(Ok(()));
+            }
+            if !went {
+                return self.poll_clocks(cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.clocks.stopped.is_some() || self.stop.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.clocks.stopped = Some(Instant::now());
+        if let Some((work, _)) = self.preparing.take() {
+            let text = "the server stops; nothing was done, try again in a while";
+            self.fail(&work, Refusal::new("STOPPED", text));
+        }
+        self.connection.handle_stop();
+        self.end_waits();
+        true
+    }
+
+    /// Answers requests that wait for what may never come, with nothing.
+    fn end_waits(&mut self) {
+        for running in self.running.iter_mut().filter(|running| running.waits) {
+            running.answer = Box::pin(async { Outcome::Reply(Reply::Array(Vec::new())) });
+        }
+    }
+
+    /// The answer that is due, and those behind it.
+    fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut went = false;
+        while let Some(running) = self.running.front_mut() {
+            let Poll::Ready(outcome) = running.answer.as_mut().poll(cx) else { break };
+            let running = self.running.pop_front().expect("it was just looked at");
+            self.reserved -= running.reserved;
+            let micros = running.since.elapsed().as_micros();
+            self.shared.front.answered(running.spec, u64::try_from(micros).unwrap_or(u64::MAX));
+            if self.stalled == Some(running.ticket) {
+                self.stalled = None;
+            }
+            self.take(running.ticket, outcome);
+            went = true;
+        }
+        went
+    }
+
+    fn take(&mut self, ticket: u64, outcome: Outcome) {
+        let front = &self.shared.front;
+        match outcome {
+            Outcome::Reply(reply) => {
+                if let Reply::Error(refusal) = &reply {
+                    front.error(refusal.index());
+                }
+                self.connection.handle_reply(ticket, reply);
+            }
+            Outcome::Login(login) => {
+                if let Err(refusal) = &login {
+                    front.error(refusal.index());
+                    if refusal.word == "WRONGPASS" {
+                        front.auth_failed();
+                    }
+                }
+                self.connection.handle_login(ticket, login);
+            }
+            Outcome::Followed(following) => {
+                front.followed();
+                self.connection.handle_followed(ticket, following.log.clone());
+                self.following.push(following);
+            }
+            Outcome::Feeding(log) => self.connection.handle_feeding(ticket, log),
+            Outcome::Lines(Ok(count)) => {
+                front.ingested(count);
+                self.connection.handle_lines(ticket, Ok(()));
+            }
+            Outcome::Lines(Err(refusal)) => {
+                front.error(refusal.index());
+                self.connection.handle_lines(ticket, Err(refusal));
+            }
+        }
+    }
+
+    /// Starts what may start.
+    fn poll_starts(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut went = false;
+        loop {
+            let work = match self.preparing.take() {
+                Some((work, mut preparing)) => match preparing.as_mut().poll(cx) {
+                    Poll::Ready(Ok(())) => work,
+                    Poll::Ready(Err(refusal)) => {
+                        self.fail(&work, refusal);
+                        went = true;
+                        continue;
+                    }
+                    Poll::Pending => {
+                        self.preparing = Some((work, preparing));
+                        return went;
+                    }
+                },
+                None => {
+                    if self.stalled.is_some() || self.shared.memory.is_full() {
+                        return went;
+                    }
+                    let Some(work) = self.connection.poll_work() else { return went };
+                    self.shared.front.request(work.spec);
+                    work
+                }
+            };
+            went = true;
+            match self.session.prepare(&work.command) {
+                Some(preparing) => self.preparing = Some((work, preparing)),
+                None => self.start(work),
+            }
+        }
+    }
+
+    fn fail(&mut self, work: &Work, refusal: Refusal) {
+        self.shared.front.error(refusal.index());
+        self.shared.front.answered(work.spec, 0);
+        match work.command {
+            Command::Lines { .. } => self.connection.handle_lines(work.ticket, Err(refusal)),
+            _ => self.connection.handle_reply(work.ticket, Reply::Error(refusal)),
+        }
+    }
+
+    fn start(&mut self, work: Work) {
+        let Work { ticket, spec, command, user } = work;
+        let waits = matches!(command, Command::Read { block_ms: Some(_), .. });
+        let reserved = self.session.reply_size(&command);
+        let (answer, is_sent) = self.session.start(command, user);
+        if !is_sent {
+            self.stalled = Some(ticket);
+        }
+        let since = Instant::now();
+        self.reserved += reserved;
+        self.running.push_back(Running { ticket, spec, since, reserved, waits, answer });
+        self.account();
+    }
+
+    fn poll_following(&mut self, cx: &mut Context<'_>) -> bool {
+        let (mut went, mut index) = (false, 0);
+        while index < self.following.len() && self.connection.wants_push() {
+            let following = &mut self.following[index];
+            if !self.connection.follows(&following.log) {
+                self.following.swap_remove(index);
+                self.shared.front.unfollowed();
+                continue;
+            }
+            match following.poll(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(push)) => {
+                    self.connection.handle_push(push);
+                    went = true;
+                }
+                Poll::Ready(Err(why)) => {
+                    self.connection.handle_unfollowed(&following.log, why);
+                    went = true;
+                    continue;
+                }
+            }
+            index += 1;
+        }
+        went
+    }
+
+    /// Bytes to be sent next.
+    fn next_output(&mut self) -> Option<Bytes> {
+        if !self.left.is_empty() {
+            return Some(std::mem::take(&mut self.left));
+        }
+        let Some(tls) = &mut self.tls else { return self.connection.poll_output() };
+        loop {
+            let mut sealed = BytesMut::new();
+            tls.poll_output(&mut sealed);
+            if !sealed.is_empty() {
+                return Some(sealed.freeze());
+            }
+            if tls.is_handshaking() {
+                return None;
+            }
+            if self.plain.is_empty() {
+                self.plain = self.connection.poll_output()?;
+            }
+            let taken = tls.write(&self.plain);
+            bytes::Buf::advance(&mut self.plain, taken);
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        let mut went = false;
+        loop {
+            if self.writing.is_none() {
+                let Some(bytes) = self.next_output() else { return Ok(went) };
+                self.clocks.written = Instant::now();
+                self.writing = Some(Box::pin(self.socket.clone().write(bytes)));
+            }
+            let writing = self.writing.as_mut().expect("there is one");
+            let Poll::Ready((result, mut bytes)) = writing.as_mut().poll(cx) else {
+                return Ok(went);
+            };
+            self.writing = None;
+            let count = result?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.shared.front.sent(count);
+            bytes::Buf::advance(&mut bytes, count);
+            self.left = bytes;
+            self.clocks.active = Instant::now();
+            went = true;
+        }
+    }
+
+    fn wants_input(&self) -> bool {
+        let discards = self.clocks.ended.is_some();
+        let handshakes = self.tls.as_ref().is_some_and(tls::Session::is_handshaking);
+        discards || handshakes || self.connection.wants_input()
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        if self.reading.is_none() {
+            if !self.wants_input() {
+                return Ok(false);
+            }
+            let buffer = std::mem::take(&mut self.buffer);
+            self.reading = Some(Box::pin(self.socket.clone().read(buffer)));
+        }
+        let reading = self.reading.as_mut().expect("there is one");
+        let Poll::Ready((result, mut buffer)) = reading.as_mut().poll(cx) else {
+            return Ok(false);
+        };
+        self.reading = None;
+        let count = result?;
+        self.shared.front.received(count);
+        self.handle_bytes(&buffer[..count]);
+        let is_full = count == buffer.capacity() && count < BUFFER_MAX;
+        buffer.clear();
+        if is_full {
+            buffer.reserve_exact(2 * count);
+        }
+        self.buffer = buffer;
+        Ok(true)
+    }
+
+    fn handle_bytes(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            self.connection.handle_input_end();
+            self.end_waits();
+            return;
+        }
+        if self.clocks.ended.is_some() {
+            return;
+        }
+        match &mut self.tls {
+            None => self.connection.handle_input(bytes),
+            Some(tls) => {
+                let mut plain = BytesMut::new();
+                if let Err(error) = tls.handle_input(bytes, &mut plain) {
+                    self.shared.front.refused(Refused::Tls);
+                    tracing::debug!(connection = self.connection.id, %error, "TLS failed");
+                    self.left = error.plain_answer().map_or(Bytes::new(), Bytes::from_static);
+                    self.connection.handle_stop();
+                    drop(self.connection.poll_output());
+                    return;
+                }
+                if let Some(certificate) = tls.peer_certificate()
+                    && self.connection.user().is_none()
+                    && let Some(user) = self.shared.user_of(certificate)
+                {
+                    self.connection.handle_identity(user);
+                }
+                self.connection.handle_input(&plain);
+                if tls.is_peer_closed() {
+                    self.connection.handle_input_end();
+                    self.end_waits();
+                }
+            }
+        }
+        if self.connection.input_len() > READ_AHEAD && self.shared.memory.is_full() {
+            let text = "the memory of all connections is used up; nothing was done, come back";
+            self.connection.handle_refusal(Refusal::new("BUSY", text));
+        }
+    }
+
+    /// Counts what the connection answered by itself.
+    fn count_told(&mut self) {
+        for told in self.connection.drain_told() {
+            match told {
+                Told::Talk(spec) => {
+                    self.shared.front.request(spec);
+                    self.shared.front.answered(spec, 0);
+                }
+                Told::Error(word) => self.shared.front.error(word),
+            }
+        }
+    }
+
+    /// Counts what this connection holds beyond what each may hold anyway.
+    fn account(&mut self) {
+        let unsent = self.left.len() + self.plain.len();
+        let holds = (self.connection.memory() + self.reserved + unsent).saturating_sub(READ_AHEAD);
+        if holds != self.held {
+            self.shared.memory.change(self.held, holds);
+            self.held = holds;
+        }
+    }
+
+    /// Whether the socket may go.
+    fn poll_end(&mut self) -> bool {
+        let is_sent = self.writing.is_none() && self.left.is_empty() && self.plain.is_empty();
+        if self.clocks.ended.is_none() {
+            if !self.connection.is_done() || !self.running.is_empty() || !is_sent {
+                return false;
+            }
+            if let Some(tls) = &mut self.tls {
+                tls.close_notify();
+                if tls.wants_output() {
+                    return false;
+                }
+            }
+            self.socket.end_writing();
+            self.clocks.ended = Some(Instant::now());
+        }
+        self.connection.has_input_ended()
+    }
+
+    fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            let waits_for_memory = self.shared.memory.is_full();
+            if waits_for_memory && self.timer.deadline() > Instant::now() + MEMORY_WAIT {
+                self.timer.as_mut().reset(Instant::now() + MEMORY_WAIT);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if let Some(why) = self.overdue(now) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+            self.timer.as_mut().reset(now + self.shared.times.tick());
+            if waits_for_memory {
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+
+    /// What the peer has not done in time.
+    fn overdue(&mut self, now: Instant) -> Option<&'static str> {
+        let times = &self.shared.times;
+        let clocks = &mut self.clocks;
+        if self.connection.taken() != clocks.taken {
+            clocks.taken = self.connection.taken();
+            clocks.active = now;
+        }
+        let over = |since: Instant, limit: Duration| now.duration_since(since) >= limit;
+        if clocks.ended.is_some_and(|since| over(since, LINGER)) {
+            return Some("it did not end the connection");
+        }
+        if clocks.stopped.is_some_and(|since| over(since, times.stop)) {
+            return Some("the server stops, and did not wait any longer");
+        }
+        if self.writing.is_some() && over(clocks.written, times.write) {
+            return Some("it did not take its replies");
+        }
+        let greets = self.connection.user().is_none();
+        let greets = greets || self.tls.as_ref().is_some_and(tls::Session::is_handshaking);
+        if greets && over(clocks.connected, times.handshake) {
+            self.shared.front.refused(Refused::Auth);
+            return Some("it did not say who it is");
+        }
+        let is_idle = self.connection.is_idle() && self.running.is_empty();
+        if is_idle && !times.idle.is_zero() && over(clocks.active, times.idle) {
+            return Some("nothing happened on it");
+        }
+        None
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Reads and writes that are under way in the kernel come back, and the socket closes.
+        self.socket.shutdown();
+        self.shared.memory.change(self.held, 0);
+        for running in &self.running {
+            self.shared.front.abandoned(running.spec);
+        }
+        self.following.iter().for_each(|_| self.shared.front.unfollowed());
+        self.shared.front.closed();
+    }
+}

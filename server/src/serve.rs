@@ -1,0 +1,341 @@
+//! A server: its listeners, its workers, its signals, and its end.
+//!
+//! ```text
+//! accept -> a place among those allowed -> a worker, in turn
+//! SIGTERM, SIGINT: accept no more -> answer what was taken -> close the engine      SIGHUP: reload
+//! ```
+//!
+//! Not here: what connections do (`worker`, `driver`), settings (`config`).
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use oncelog::Engine;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::command::table;
+use crate::config::{Config, Io};
+use crate::connection::Limits;
+use crate::frame::RequestLimits;
+use crate::front::{Front, Refused};
+use crate::handles::Generation;
+use crate::seats::Seats;
+use crate::shared::{Login, Memory, Shared, Times};
+use crate::tls::Tls;
+use crate::users::{SharedUsers, Verifier};
+use crate::worker::{Accepted, Transport, Worker};
+
+/// An inline request is a line that somebody types, or a script writes.
+const LINE_MAX: u64 = 64 << 10;
+/// Bytes of lines that become durable together.
+const LINES_MAX: u64 = 256 << 10;
+/// A connection is asked after so long of silence whether its peer is there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// How long to wait where the process may open no more files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    ingest_addresses: Vec<SocketAddr>,
+    acceptor: JoinHandle<()>,
+    workers: Vec<Worker>,
+}
+
+impl Server {
+    /// Opens the engine, listens, and serves.
+    ///
+    /// # Errors
+    /// What could not be had, and what to do; nothing is left running.
+    pub fn start(config: &Config) -> anyhow::Result<Self> {
+        let engine = config.engine_options().open().context("cannot open the engine")?;
+        let shared = Arc::new(share(config, engine)?);
+        for ingest in &config.ingest {
+            let opened = shared.engine.open_or_create_log(&*ingest.log).wait();
+            opened.with_context(|| format!("cannot open log {:?} to feed it", ingest.log))?;
+        }
+        let listen = |address: SocketAddr| -> anyhow::Result<TcpListener> {
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+        };
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            listeners.push((listen(address.0)?, None));
+        }
+        for ingest in &config.ingest {
+            listeners.push((listen(ingest.addr)?, Some(Arc::from(&*ingest.log))));
+        }
+        let address_of = |(listener, _): &(TcpListener, Option<Arc<str>>)| listener.local_addr();
+        let all = listeners.iter().map(address_of).collect::<Result<Vec<_>, _>>()?;
+        let (addresses, ingest_addresses) = all.split_at(config.listen.len());
+        let (addresses, ingest_addresses) = (addresses.to_vec(), ingest_addresses.to_vec());
+
+        let transport = match config.transport {
+            Io::Auto => Transport::Auto,
+            Io::IoUring => Transport::Uring,
+            Io::Plain => Transport::Plain,
+        };
+        let workers = (0..threads(config))
+            .map(|index| Worker::start(Arc::clone(&shared), index, transport))
+            .collect::<Result<Vec<_>, _>>()
+            .context("cannot start a thread that serves connections; try --transport plain")?;
+        let senders = workers.iter().map(|worker| worker.sender.clone()).collect();
+        let seats = Seats::new(config.connections_max, config.connections_per_address_max);
+        let accepting = Accepting { shared: Arc::clone(&shared), senders, seats };
+        let acceptor = std::thread::Builder::new().name("oncelog-accept".to_owned());
+        let acceptor = acceptor.spawn(move || accepting.run(listeners))?;
+        Ok(Self { shared, addresses, ingest_addresses, acceptor, workers })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where lines are taken, in the order of the settings.
+    #[must_use]
+    pub fn ingest_addresses(&self) -> &[SocketAddr] {
+        &self.ingest_addresses
+    }
+
+    /// The engine that it serves.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn front(&self) -> &Arc<Front> {
+        &self.shared.front
+    }
+
+    /// Reads users and certificates again. What cannot be read stays as it was, and is told.
+    pub fn reload(&self) {
+        if let Some(login) = &self.shared.login {
+            match login.users.reload(|_| Ok(())) {
+                Ok(users) => tracing::info!(users = users.count(), "users were read again"),
+                Err(error) => tracing::error!(%error, "users stay as they were"),
+            }
+        }
+        if let Some(tls) = &self.shared.tls {
+            match tls.reload() {
+                Ok(()) => tracing::info!("certificates were read again, for new connections"),
+                Err(error) => tracing::error!(%error, "certificates stay as they were"),
+            }
+        }
+    }
+
+    /// Accepts no more, answers what was taken, closes the engine.
+    ///
+    /// # Errors
+    /// A shard had stopped before. What was acknowledged is durable nevertheless.
+    pub fn stop(self) -> anyhow::Result<()> {
+        // Nobody may be listening: then there is nobody to be told.
+        let _ = self.shared.stop.send(true);
+        let mut sound = self.acceptor.join().is_ok();
+        for worker in self.workers {
+            drop(worker.sender);
+            sound &= worker.thread.join().is_ok();
+        }
+        self.shared.engine.close().wait().context("the engine had stopped before")?;
+        anyhow::ensure!(
+            sound,
+            "a thread of the server ended by a panic; what was acknowledged is durable"
+        );
+        Ok(())
+    }
+}
+
+fn threads(config: &Config) -> usize {
+    match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads.into(),
+    }
+}
+
+fn share(config: &Config, engine: Engine) -> anyhow::Result<Shared> {
+    let info = engine.info().wait()?;
+    let login = match &config.users {
+        None => None,
+        Some(path) => Some(Login { users: SharedUsers::load(path)?, verifier: Verifier::start()? }),
+    };
+    let tls = config.tls_files().map(Tls::load).transpose()?;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let small = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let request = config.request_size_max(info.batch_size_max);
+    let batch = u64::from(info.batch_size_max);
+    let limits = Limits {
+        request: RequestLimits {
+            bytes: size(request),
+            args: config.args_max as usize,
+            line: size(LINE_MAX.min(request)),
+        },
+        in_flight: config.in_flight_max as usize,
+        in_flight_bytes: size(config.connection_input_max.0),
+        output: size(config.connection_output_max.0),
+        follows: config.follows_max as usize,
+        line: size(u64::from(info.record_size_max)),
+        // With one line that crosses it, it is still a batch.
+        lines: size(LINES_MAX.min(batch / 4)),
+    };
+    let times = Times {
+        handshake: config.handshake_timeout.0,
+        idle: config.idle_timeout.0,
+        write: config.write_timeout.0,
+        stop: config.stop_timeout.0,
+    };
+    Ok(Shared {
+        engine,
+        claims: crate::claims::Claims::default(),
+        generation: Generation::default(),
+        front: Arc::new(Front::new(table::NAMES)),
+        memory: Memory::new(size(config.memory_max.0)),
+        started: Instant::now(),
+        ids: AtomicU64::new(1),
+        stop: watch::Sender::new(false),
+        uring: AtomicBool::new(false),
+        limits,
+        times,
+        read_size_max: small(config.read_size_max.0),
+        follow_batch_size: small(config.follow_batch_size.0),
+        create_logs: config.create_logs,
+        login,
+        tls,
+    })
+}
+
+struct Accepting {
+    shared: Arc<Shared>,
+    senders: Vec<mpsc::UnboundedSender<Accepted>>,
+    seats: Seats,
+}
+
+impl Accepting {
+    /// Accepts on all listeners until the server stops.
+    fn run(self, listeners: Vec<(TcpListener, Option<Arc<str>>)>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted");
+                return;
+            }
+        };
+        let local = tokio::task::LocalSet::new();
+        let accepting = std::rc::Rc::new(self);
+        let mut stop = accepting.shared.stop.subscribe();
+        let stopped = local.run_until(async move {
+            let mut turns = (0..accepting.senders.len()).cycle();
+            for (listener, feeds) in listeners {
+                let first = turns.next().expect("there is a worker");
+                tokio::task::spawn_local(
+                    std::rc::Rc::clone(&accepting).accept(listener, feeds, first),
+                );
+            }
+            let _ = stop.wait_for(|stop| *stop).await;
+        });
+        runtime.block_on(stopped);
+    }
+
+    async fn accept(
+        self: std::rc::Rc<Self>,
+        listener: TcpListener,
+        feeds: Option<Arc<str>>,
+        mut turn: usize,
+    ) {
+        let listener = listener
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::TcpListener::from_std(listener));
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "a listener cannot be used"),
+        };
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    turn = (turn + 1) % self.senders.len();
+                    self.place(stream, peer, feeds.clone(), turn);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Hands a connection to a worker, if there is a place for it.
+    fn place(
+        &self,
+        stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+        feeds: Option<Arc<str>>,
+        turn: usize,
+    ) {
+        match self.seats.take(peer.ip()) {
+            Err(why) => {
+                // It fits the socket's empty buffer, or the peer is gone.
+                let _ = stream.try_write(format!("-LIMIT {why}; come back\r\n").as_bytes());
+                self.shared.front.refused(Refused::Limit);
+            }
+            Ok(seat) => match prepare(stream) {
+                Ok(stream) => {
+                    self.shared.front.accepted();
+                    let accepted = Accepted { stream, feeds, seat };
+                    // Refused only where the worker has ended: then the server stops.
+                    let _ = self.senders[turn].send(accepted);
+                }
+                Err(error) => tracing::debug!(%error, "a connection could not be taken over"),
+            },
+        }
+    }
+}
+
+/// A peer that is gone without a word is noticed.
+fn prepare(stream: tokio::net::TcpStream) -> std::io::Result<TcpStream> {
+    let stream = stream.into_std()?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}
+
+/// Serves until a signal says to stop. `oncelog serve`.
+///
+/// # Errors
+/// As [`Server::start`] and [`Server::stop`].
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let server = Server::start(config)?;
+    for address in server.addresses() {
+        tracing::info!(%address, "ready for clients");
+    }
+    for (address, ingest) in server.ingest_addresses().iter().zip(&config.ingest) {
+        tracing::info!(%address, log = ingest.log, "ready for lines");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(signals(&server))?;
+    tracing::info!("stopping: what was taken is answered, nothing new is");
+    server.stop()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Until one says to stop.
+async fn signals(server: &Server) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => server.reload(),
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Commands, carried out: each becomes calls of the engine, and its answer a reply.
+//!
+//! ```text
+//! start(command) -> the engine is asked at once, in the order of calls -> Answer, a future
+//! ```
+//!
+//! Appends and commits are on their way when `start` returns: the futures only wait. For that the
+//! handles of their logs must be known; [`Session::prepare`] opens the ones that are not.
+//!
+//! Not here: order and limits (`connection`), processors (`claims`), reads (`reading`), texts about
+//! the server (`about`).
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use oncelog::{AppendError, Batch, Log, LogError, LogInfo, LogOptions, NewRecord};
+
+use crate::about;
+use crate::claims::Change;
+use crate::command::{By, Command, Setting, WriterCommand};
+use crate::error::Refusal;
+use crate::handles::Handles;
+use crate::reading::{self, Following, Kept};
+use crate::reply::Reply;
+use crate::rights::{Right, User};
+use crate::shared::Shared;
+
+/// A line waits so long before it is tried again while the disk is full.
+const FULL_DISK_WAIT: Duration = Duration::from_millis(500);
+
+/// What became of a request.
+pub(crate) enum Outcome {
+    Reply(Reply),
+    Login(Result<Arc<User>, Refusal>),
+    Followed(Box<Following>),
+    Feeding(String),
+    /// How many lines are durable, or why none of them is.
+    Lines(Result<u64, Refusal>),
+}
+
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// Carries out the requests of one connection.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    /// Of the worker.
+    handles: Rc<RefCell<Handles>>,
+    /// The reader of the last `READ`, for the next one.
+    kept: Rc<RefCell<Option<Kept>>>,
+}
+
+impl Session {
+    pub(crate) fn new(shared: Arc<Shared>, handles: Rc<RefCell<Handles>>) -> Self {
+        Self { shared, handles, kept: Rc::default() }
+    }
+
+    fn handle(&self, name: &str) -> Option<Log> {
+        self.handles.borrow_mut().get(name, &self.shared.generation).cloned()
+    }
+
+    /// Opens the logs that a command needs and that are not known yet. `None`: it can start.
+    pub(crate) fn prepare(
+        &self,
+        command: &Command,
+    ) -> Option<Pin<Box<dyn Future<Output = Result<(), Refusal>>>>> {
+        let names = command.logs();
+        let missing: Vec<_> = names.iter().filter(|name| self.handle(name).is_none()).collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let asked_in = self.shared.generation.get();
+        let engine = &self.shared.engine;
+        let open = |name: &str| match self.shared.create_logs {
+            true => engine.open_or_create_log(name),
+            false => engine.open_log(name),
+        };
+        let opening: Vec<_> = missing.into_iter().map(|name| open(name)).collect();
+        let handles = Rc::clone(&self.handles);
+        Some(Box::pin(async move {
+            for log in opening {
+                let log = log.await?;
+                handles.borrow_mut().keep(log, asked_in);
+            }
+            Ok(())
+        }))
+    }
+
+    /// Bytes that the reply may have.
+    pub(crate) fn reply_size(&self, command: &Command) -> usize {
+        match command {
+            Command::Read { bytes, .. } => 2 * (*bytes).min(self.shared.read_size_max) as usize,
+            Command::Claim { .. } => 1 << 20,
+            Command::Logs { count, .. } => 64 * count,
+            Command::Readers { .. } | Command::Stats => 64 << 10,
+            _ => 0,
+        }
+    }
+
+    /// Asks the engine. The logs of the command are known. Says also whether the request is on its
+    /// way: if not, those behind it would overtake it.
+    pub(crate) fn start(&self, command: Command, user: Arc<User>) -> (Answer, bool) {
+        let known = |name: &str| self.handle(name);
+        match command {
+            Command::Append { log, records, by } => match known(&log) {
+                Some(log) => append(&log, records, by),
+                None => refused(not_found(&log)),
+            },
+            Command::Batch { records, owners } => {
+                let known = |(name, record): (String, Bytes)| match known(&name) {
+                    Some(log) => Ok((log, record)),
+                    None => Err(not_found(&name)),
+                };
+                match records.into_iter().map(known).collect() {
+                    Ok(records) => batch(records, &owners),
+                    Err(refusal) => refused(refusal),
+                }
+            }
+            Command::Commit { reader, epoch, positions, state, outputs } => {
+                let known = |(name, record): (String, Bytes)| match known(&name) {
+                    Some(log) => Ok((log, record)),
+                    None => Err(not_found(&name)),
+                };
+                let outputs = outputs.into_iter().map(known).collect::<Result<_, _>>();
+                let sent = outputs.and_then(|outputs| {
+                    let change = Change { positions, state, outputs };
+                    self.shared.claims.commit(&reader, epoch, change)
+                });
+                let shared = Arc::clone(&self.shared);
+                let is_sent = sent.as_ref().map_or(true, oncelog::Response::is_sent);
+                let answer = answer(async move {
+                    let committed = sent?.await.inspect_err(|_| {
+                        shared.claims.forget(&reader, Some(epoch));
+                    })?;
+                    let outputs = committed.outputs.iter().map(|at| Reply::Number(at.first.get()));
+                    Ok(Reply::Array(vec![
+                        Reply::Number(committed.number),
+                        Reply::flag(committed.snapshot_due),
+                        Reply::Array(outputs.collect()),
+                    ]))
+                });
+                (answer, is_sent)
+            }
+            Command::Lines { log, lines } => match known(&log) {
+                Some(log) => (Box::pin(feed(log, lines)), true),
+                None => (Box::pin(async move { Outcome::Lines(Err(not_found(&log))) }), true),
+            },
+            // Nothing starts before it is answered.
+            command => (self.start_alone(command, user), true),
+        }
+    }
+
+    /// A command that nothing is under way beside.
+    fn start_alone(&self, command: Command, user: Arc<User>) -> Answer {
+        let shared = Arc::clone(&self.shared);
+        let kept = Rc::clone(&self.kept);
+        match command {
+            Command::Auth { user, password, .. } => {
+                Box::pin(async move { Outcome::Login(shared.login(user, password).await) })
+            }
+            Command::Follow { log, from, dlsn } => Box::pin(async move {
+                match shared.engine.open_log(&*log).await {
+                    Ok(handle) => {
+                        let bytes = shared.follow_batch_size;
+                        let reader = handle.reader(from).max_bytes(bytes);
+                        Outcome::Followed(Box::new(Following::new(log, reader, dlsn)))
+                    }
+                    Err(error) => Outcome::Reply(Reply::Error(error.into())),
+                }
+            }),
+            Command::Ingest { log } => Box::pin(async move {
+                match shared.engine.open_log(&*log).await {
+                    Ok(_) => Outcome::Feeding(log),
+                    Err(error) => Outcome::Reply(Reply::Error(error.into())),
+                }
+            }),
+            Command::Read { log, from, count, bytes, block_ms, dlsn } => answer(async move {
+                let generation = shared.generation.get();
+                let reader = Kept::take(&kept, &log, from, generation);
+                let mut reader = match reader {
+                    Some(reader) => reader,
+                    None => shared.engine.open_log(&*log).await?.reader(from),
+                };
+                let bytes = bytes.min(shared.read_size_max);
+                reader = reader.max_bytes(bytes).max_records(count);
+                let records = reading::read(&mut reader, (count, bytes), block_ms).await?;
+                *kept.borrow_mut() = Kept::new(log, reader, generation);
+                Ok(Reply::Array(records.iter().map(|r| reading::record(r, dlsn)).collect()))
+            }),
+            command => answer(async move { carry_out(&shared, command, &user).await }),
+        }
+    }
+}
+
+fn not_found(log: &str) -> Refusal {
+    LogError::NoSuchLog { name: log.to_owned() }.into()
+}
+
+fn answer(future: impl Future<Output = Result<Reply, Refusal>> + 'static) -> Answer {
+    Box::pin(async move { Outcome::Reply(future.await.unwrap_or_else(Reply::Error)) })
+}
+
+fn refused(refusal: Refusal) -> (Answer, bool) {
+    (answer(async move { Err(refusal) }), true)
+}
+
+fn append(log: &Log, mut records: Vec<NewRecord>, by: By) -> (Answer, bool) {
+    fn at<E: Into<Refusal>>(appended: Result<oncelog::Appended, E>) -> Outcome {
+        Outcome::Reply(match appended {
+            Ok(appended) => Reply::Number(appended.first.get()),
+            Err(error) => Reply::Error(error.into()),
+        })
+    }
+    let one = if records.len() == 1 { records.pop() } else { None };
+    match (by, one) {
+        (By::Anyone, Some(record)) => {
+            let response = log.append(record);
+            let is_sent = response.is_sent();
+            (Box::pin(async move { at(response.await) }), is_sent)
+        }
+        (By::Anyone, None) => {
+            let response = log.append_batch(records);
+            let is_sent = response.is_sent();
+            (Box::pin(async move { at(response.await) }), is_sent)
+        }
+        (By::Owner(epoch), Some(record)) => {
+            let response = log.exclusive_writer().resume(epoch).append(record);
+            let is_sent = response.is_sent();
+            (Box::pin(async move { at(response.await) }), is_sent)
+        }
+        (By::Owner(epoch), None) => {
+            let response = log.exclusive_writer().resume(epoch).append_batch(records);
+            let is_sent = response.is_sent();
+            (Box::pin(async move { at(response.await) }), is_sent)
+        }
+        (By::Writer { name, epoch, number, exclusive }, one) => {
+            let writer = log.writer(name);
+            let writer = if exclusive { writer.exclusive() } else { writer };
+            records.extend(one);
+            let response = writer.resume(epoch).append(number, records);
+            let is_sent = response.is_sent();
+            let answer = answer(async move {
+                let written = response.await?;
+                let first = Reply::Number(written.appended.first.get());
+                Ok(Reply::Array(vec![first, Reply::flag(written.repeated)]))
+            });
+            (answer, is_sent)
+        }
+    }
+}
+
+fn batch(records: Vec<(Log, Bytes)>, owners: &[(String, oncelog::Epoch)]) -> (Answer, bool) {
+    let mut batch = Batch::new();
+    // For each record: the place of its log among the answers, and its place in that log's part.
+    let (mut logs, mut places) = (Vec::<(Log, u64)>::new(), Vec::new());
+    for (log, record) in records {
+        batch = match owners.iter().find(|(name, _)| name == log.name()) {
+            Some((_, epoch)) => batch.append_as(&log.exclusive_writer().resume(*epoch), record),
+            None => batch.append(&log, record),
+        };
+        let part = logs.iter().position(|(known, _)| known.id() == log.id());
+        let part = part.unwrap_or_else(|| {
+            logs.push((log, 0));
+            logs.len() - 1
+        });
+        places.push((part, logs[part].1));
+        logs[part].1 += 1;
+    }
+    let response = batch.commit();
+    let is_sent = response.is_sent();
+    let answer = answer(async move {
+        let parts = response.await?;
+        let sequence = |(part, place): (usize, u64)| Reply::Number(parts[part].first.get() + place);
+        Ok(Reply::Array(places.into_iter().map(sequence).collect()))
+    });
+    (answer, is_sent)
+}
+
+/// Lines become durable together. Where there is no room, or they come too fast, they wait: who
+/// sends them is not read from meanwhile.
+async fn feed(log: Log, lines: Vec<Bytes>) -> Outcome {
+    let count = lines.len() as u64;
+    let mut full = false;
+    loop {
+        let wait = match log.append_batch(lines.iter().cloned()).await {
+            Ok(_) => return Outcome::Lines(Ok(count)),
+            Err(AppendError::OverCapacity { retry_after_us, .. }) => {
+                Duration::from_micros(retry_after_us)
+            }
+            Err(AppendError::NoSpace(error)) => {
+                if !std::mem::replace(&mut full, true) {
+                    tracing::warn!(log = log.name(), %error, "lines wait for room");
+                }
+                FULL_DISK_WAIT
+            }
+            Err(error) => return Outcome::Lines(Err(error.into())),
+        };
+        tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+    }
+}
+
+async fn carry_out(shared: &Shared, command: Command, user: &User) -> Result<Reply, Refusal> {
+    let engine = &shared.engine;
+    let open = async |log: &str| engine.open_log(log).await;
+    Ok(match command {
+        Command::Create { log, if_absent, settings } => {
+            let creating = match settings.is_empty() {
+                true => engine.create_log(log),
+                false => engine.create_log_with(log, changed(LogOptions::default(), settings)),
+            };
+            match creating.await {
+                Ok(_) => Reply::Number(1),
+                Err(LogError::Exists { .. }) if if_absent => Reply::Number(0),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Command::Configure { log, version, settings } => {
+            configure(&open(&log).await?, version, settings).await?
+        }
+        Command::Describe { log } => about::log(&open(&log).await?.describe().await?),
+        Command::Logs { prefix, after, count } => {
+            names_of_logs(shared, user, &prefix, after, count).await?
+        }
+        Command::Drop { log } => {
+            let dropped = engine.drop_log(&log).await;
+            shared.generation.advance();
+            dropped.map(|()| Reply::OK)?
+        }
+        Command::Rename { log, name } => {
+            let renamed = open(&log).await?.rename(name).await;
+            shared.generation.advance();
+            renamed.map(|_| Reply::OK)?
+        }
+        Command::Seal { log, owner } => {
+            let log = open(&log).await?;
+            let next = match owner {
+                Some(epoch) => log.exclusive_writer().resume(epoch).seal().await?,
+                None => log.seal().await?,
+            };
+            Reply::Number(next.get())
+        }
+        Command::Own { log } => {
+            let owner = open(&log).await?.exclusive_writer().open().await?;
+            Reply::Number(owner.epoch().get())
+        }
+        Command::Share { log } => open(&log).await?.share().await.map(|()| Reply::OK)?,
+        Command::Truncate { log, before } => {
+            open(&log).await?.truncate(before).await.map(|()| Reply::OK)?
+        }
+        Command::Writer { log, what } => writer(&open(&log).await?, what).await?,
+        Command::Claim { reader, sources, owns, change } => {
+            let asked = (sources, owns, change);
+            let (restored, positions) = shared.claims.claim(engine, reader, asked).await?;
+            about::claim(restored, positions)
+        }
+        Command::Readers { prefix } => {
+            let mut infos = engine.describe_processors(&prefix).await?;
+            infos.retain(|info| Right::ALL.iter().any(|right| user.may(*right, &info.name)));
+            Reply::Array(infos.iter().map(about::processor).collect())
+        }
+        Command::Forget { reader } => {
+            engine.drop_processor(&reader).await?;
+            shared.claims.forget(&reader, None);
+            Reply::OK
+        }
+        Command::Info => Reply::Bulk(about::info(shared).await?),
+        Command::Stats => about::stats(&engine.metrics().await?),
+        command => unreachable!("{command:?} is carried out elsewhere"),
+    })
+}
+
+fn changed(options: LogOptions, settings: Vec<Setting>) -> LogOptions {
+    settings.into_iter().fold(options, |mut options, setting| {
+        setting.apply(&mut options);
+        options
+    })
+}
+
+/// Without a version: until nobody else changed the options in between.
+async fn configure(
+    log: &Log,
+    version: Option<u32>,
+    settings: Vec<Setting>,
+) -> Result<Reply, Refusal> {
+    loop {
+        let LogInfo { options, options_version, .. } = log.describe().await?;
+        let replaces = version.unwrap_or(options_version);
+        let options = changed(LogOptions::clone(&options), settings.clone());
+        match log.replace_options(replaces, options).await {
+            Ok(info) => return Ok(Reply::Number(info.options_version.into())),
+            Err(LogError::OptionsChanged { .. }) if version.is_none() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn names_of_logs(
+    shared: &Shared,
+    user: &User,
+    prefix: &str,
+    mut after: String,
+    count: usize,
+) -> Result<Reply, Refusal> {
+    let mut names = Vec::new();
+    // What a user may not see counts for no page.
+    while names.len() < count {
+        let page = shared.engine.list_logs_page(prefix, &after, count).await?;
+        let Some(last) = page.last() else { break };
+        after.clone_from(&last.name);
+        let visible = |info: &LogInfo| Right::ALL.iter().any(|right| user.may(*right, &info.name));
+        names.extend(page.into_iter().filter(visible).map(|info| Reply::text(info.name)));
+    }
+    names.truncate(count);
+    Ok(Reply::Array(names))
+}
+
+async fn writer(log: &Log, what: WriterCommand) -> Result<Reply, Refusal> {
+    Ok(match what {
+        WriterCommand::Open { name, increasing, exclusive } => {
+            let options = log.writer(name);
+            let options = if increasing { options.increasing() } else { options };
+            let options = if exclusive { options.exclusive() } else { options };
+            let writer = options.open().await?;
+            let (epoch, last) = (writer.epoch().get(), writer.last());
+            Reply::Array(vec![Reply::Number(epoch), Reply::Number(last)])
+        }
+        WriterCommand::List => {
+            Reply::Array(log.list_writers().await?.iter().map(about::writer).collect())
+        }
+        WriterCommand::Forget { name } => log.forget_writer(name).await.map(|()| Reply::OK)?,
+    })
+}
