@@ -1,4 +1,4 @@
-//! `wire`: the front end over loopback, beside Redis streams, on the same device in the same rounds.
+//! `wire`: the front end over loopback, beside Redis streams, on the same device in turn.
 //!
 //! ```text
 //! oncelog:      --oncelog, beside this program, in PATH
@@ -23,10 +23,10 @@ const BUILD: &str = "cargo build --release -p oncelog-server";
 /// Arguments of `wire`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each workload is done by `oncelog serve`, by redis-server (streams, appendfsync always) and, where it
-has the same one, by the embedded engine, one after the other, each with a server of its own in a
-fresh directory. Ratios are taken inside a round. The client is one thread, so on few processors it
-takes its part of them; what it takes is counted apart.
+Each workload is done by `oncelog serve` and by redis-server (streams, appendfsync always), in turn,
+each a fresh one in a directory of its own; as many appends in flight in the embedded engine stand
+beside them. Ratios are taken inside a round. The client is one thread: on few
+processors it takes its part of them, and what it takes is counted apart.
 
 Examples:
   bench-harness wire --dir /data

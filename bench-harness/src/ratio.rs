@@ -312,7 +312,6 @@ fn alone(one: &Measurement) -> Vec<Ratio> {
         Work::Tail { .. } => ratios.push(plain(one, P50, Some(40.0))),
         Work::Recovery { .. } => ratios.push(plain(one, figure::SECONDS, Some(1.0))),
         Work::Soak { .. } => ratios.extend(evenness(one)),
-        Work::WireIdle { .. } => ratios.push(plain(one, figure::IDLE, None)),
         _ => {}
     }
     let Spec { work, payload, .. } = &one.spec;
@@ -366,7 +365,13 @@ fn evenness(one: &Measurement) -> Vec<Ratio> {
 
 fn to_peers(one: &Measurement, round: &Round) -> Vec<Ratio> {
     let figures = figure::beside_peers(&one.spec.work);
-    figures.into_iter().flat_map(|figure| to_peers_in(figure, one, round)).collect()
+    let beside = figures.into_iter().flat_map(|figure| to_peers_in(figure, one, round));
+    let mut ratios: Vec<Ratio> = beside.collect();
+    // No column of the tables has this one.
+    if ratios.is_empty() && matches!(one.spec.work, Work::WireIdle { .. }) {
+        ratios.push(plain(one, figure::IDLE, None));
+    }
+    ratios
 }
 
 fn to_peers_in(figure: Figure, one: &Measurement, round: &Round) -> Vec<Ratio> {

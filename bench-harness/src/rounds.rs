@@ -278,7 +278,7 @@ impl Course<'_> {
 fn line(measured: &Measurement) -> String {
     let figures = &measured.figures;
     format!(
-        "  {:<54} {:<12} {:>9}/s {:>9} MB/s  p50 {:>8} us  p99 {:>8} us",
+        "  {:<58} {:<13} {:>9}/s {:>9} MB/s  p50 {:>8} us  p99 {:>8} us",
         label(&measured.spec),
         measured.target,
         number(figures.operations as f64 / figures.seconds),

@@ -71,7 +71,8 @@ fn round(number: u32, slower: f64) -> Round {
 }
 
 fn shared((work, logs, _): &(Work, u32, u32)) -> bool {
-    *logs == 1 && matches!(work, Work::Append { .. } | Work::Batch { .. } | Work::OpenLoop { .. })
+    let shared = matches!(work, Work::Append { .. } | Work::Batch { .. } | Work::OpenLoop { .. });
+    *logs == 1 && (shared || work.is_wire())
 }
 
 fn works() -> Vec<(Work, u32, u32)> {

@@ -3,7 +3,7 @@
 //! ```text
 //! measure(target, spec, dir) -> Server      a fresh one in `dir`, gone at the end
 //!                            -> Client      sets up: blocking, whole answers
-//!                            -> Load        one thread, epoll, requests made before: counts answers
+//!                            -> Load        one thread, epoll, ready requests: counts answers
 //!                            -> Figures     processor time and memory are the server's
 //! ```
 //!

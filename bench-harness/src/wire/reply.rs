@@ -1,8 +1,9 @@
 //! Counts answers in what comes from a server, and looks no further into them than it must.
 //!
 //! ```text
-//! bytes -> header line | body, skipped -> Answer { records, integer }   an array counts its
-//!              '- error: the end                                         elements until all are there
+//! bytes -> header line | body, skipped -> Answer { payloads, integer }
+//!              |                          an array counts its elements until all are there
+//!              '- error: the end
 //! ```
 //!
 //! Invariants:
@@ -159,7 +160,8 @@ mod tests {
 
     #[test]
     fn answers_are_counted_wherever_the_bytes_are_cut() {
-        let read = b"*2\r\n*4\r\n:7\r\n:0\r\n:1\r\n$5\r\na\r\nbc\r\n*4\r\n:8\r\n_\r\n:1\r\n$5\r\n12345\r\n";
+        let read = b"*2\r\n*4\r\n:7\r\n:0\r\n:1\r\n$5\r\na\r\nbc\r\n\
+            *4\r\n:8\r\n_\r\n:1\r\n$5\r\n12345\r\n";
         let text = [&read[..], b"*0\r\n", b"*-1\r\n", read].concat();
         let expected = [2, 0, 0, 2];
         for cut in 0..text.len() {
