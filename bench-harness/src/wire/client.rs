@@ -51,6 +51,11 @@ impl Client {
         self.value().with_context(|| format!("asking {}", shown()))
     }
 
+    /// The connection by itself. All that the server has answered was read.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
     /// Whether the server answers at all.
     pub(super) fn ping(&mut self) -> Result<()> {
         let answer = self.ask(&[b"PING".to_vec()])?;

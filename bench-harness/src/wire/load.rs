@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ impl Requests {
 pub(super) enum Meaning {
     /// Each is for one request.
     One,
-    /// Each says how many lines are durable since the one before; a request has so many lines.
+    /// Each says how many lines of all that were sent are durable; a request has so many lines.
     Lines(u64),
 }
 
@@ -95,6 +95,7 @@ struct Connection {
     /// When requests were handed over, and how many of them wait for their answers.
     sent: VecDeque<(Instant, u32)>,
     answers: Answers,
+    /// Lines that are durable.
     lines: u64,
     /// Whether it waits until the socket takes more.
     is_full: bool,
@@ -165,17 +166,10 @@ impl Load {
         Ok(Self { poll, connections: Vec::new(), buffer: vec![0; READ_SIZE], shape })
     }
 
-    /// Adds a connection that sends these requests; `greeting` is sent first, and not answered.
-    pub(super) fn connect(
-        &mut self,
-        address: SocketAddr,
-        requests: Rc<Requests>,
-        greeting: &[u8],
-    ) -> Result<()> {
+    /// Adds a connection that sends these requests. It has no answer under way.
+    pub(super) fn add(&mut self, stream: TcpStream, requests: Rc<Requests>) -> Result<()> {
         ensure!(!requests.bytes.is_empty(), "there is nothing to ask");
-        let mut stream = TcpStream::connect(address).context("connecting to the server")?;
         stream.set_nodelay(true)?;
-        stream.write_all(greeting)?;
         stream.set_nonblocking(true)?;
         let number = EventData::new_u64(self.connections.len() as u64);
         epoll::add(&self.poll, &stream, number, EventFlags::IN)?;
@@ -277,10 +271,8 @@ impl Load {
             let whole = match shape.meaning {
                 Meaning::One => 1,
                 Meaning::Lines(each) => {
-                    *lines += answer.integer;
-                    let whole = *lines / each;
-                    *lines %= each;
-                    whole
+                    let before = std::mem::replace(lines, answer.integer.max(*lines));
+                    *lines / each - before / each
                 }
             };
             for _ in 0..whole {
@@ -319,17 +311,17 @@ struct Done {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use std::thread::{self, JoinHandle};
 
     use super::*;
 
-    /// A server that answers each `length` bytes, and returns how many answers it gave and the
-    /// first bytes that it got.
+    /// A server that answers each `length` bytes with what `answer` says for the so many-th, and
+    /// returns how many answers it gave and the first bytes that it got.
     fn server(
         length: usize,
         connections: usize,
-        answer: &'static str,
+        answer: fn(usize) -> String,
     ) -> (SocketAddr, JoinHandle<(usize, Vec<u8>)>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -339,6 +331,7 @@ mod tests {
                 if first.len() < 4 * length {
                     first.extend_from_slice(&request);
                 }
+                let answer = answer(answered + 1);
                 answered += usize::from(stream.write_all(answer.as_bytes()).is_ok());
             }
             (answered, first)
@@ -364,7 +357,8 @@ mod tests {
         ["one.", "two.", "six."].iter().for_each(|request| requests.push(request.as_bytes()));
         let requests = Rc::new(requests);
         for _ in 0..connections {
-            load.connect(address, requests.clone(), b"").unwrap();
+            let stream = TcpStream::connect(address).unwrap();
+            load.add(stream, requests.clone()).unwrap();
         }
         load
     }
@@ -376,7 +370,7 @@ mod tests {
 
     #[test]
     fn so_many_requests_are_sent_in_their_order_and_each_answer_is_counted_once() {
-        let (address, server) = server(4, 3, ":5\r\n");
+        let (address, server) = server(4, 3, |_| ":5\r\n".to_owned());
         let mut load = load(shape(Meaning::One), address, 3);
         let tally = load.run(window(), 1000).unwrap();
         drop(load);
@@ -388,8 +382,8 @@ mod tests {
 
     #[test]
     fn a_block_of_lines_is_answered_when_all_of_its_lines_are() {
-        let (address, server) = server(2, 1, ":2\r\n");
-        // A block of four bytes is answered by two halves, each of two lines.
+        let (address, server) = server(2, 1, |number| format!(":{}\r\n", 2 * number));
+        // Each half of a block of four lines is answered by the lines of all so far.
         let mut load = load(shape(Meaning::Lines(4)), address, 1);
         let tally = load.run(window(), 9).unwrap();
         drop(load);
@@ -398,7 +392,7 @@ mod tests {
 
     #[test]
     fn an_error_is_the_servers_words() {
-        let (address, server) = server(4, 1, "-NOSPACE the disk is full\r\n");
+        let (address, server) = server(4, 1, |_| "-NOSPACE the disk is full\r\n".to_owned());
         let mut load = load(shape(Meaning::One), address, 1);
         let error = load.run(window(), 10).unwrap_err().to_string();
         drop(load);

@@ -93,6 +93,10 @@ impl Rig<'_> {
         format!("log-{:06}", connection % self.spec.logs)
     }
 
+    fn connect(&self) -> Result<Client> {
+        Client::connect(self.server.address).context("connecting to the server")
+    }
+
     fn create_logs(&mut self) -> Result<()> {
         for number in 0..self.spec.logs {
             if let Some(request) = self.dialect.create(&self.log(number)) {
@@ -119,7 +123,7 @@ impl Rig<'_> {
                 let payload = self.payloads.get(number as u64);
                 requests.push(&encode(&self.dialect.append(&self.log(connection), &payload)));
             }
-            load.connect(self.server.address, Rc::new(requests), b"")?;
+            load.add(self.connect()?.into_stream(), Rc::new(requests))?;
         }
         Ok(load)
     }
@@ -168,7 +172,7 @@ impl Rig<'_> {
         ensure!(found == records, "{found} of {records} records can be read");
         for connection in 0..connections {
             let requests = by_log[(connection % self.spec.logs) as usize].clone();
-            load.connect(self.server.address, requests, b"")?;
+            load.add(self.connect()?.into_stream(), requests)?;
         }
         self.run(&mut load)
     }
@@ -204,8 +208,9 @@ impl Rig<'_> {
         requests.push(&line.repeat(lines));
         let (mut load, requests) = (Load::new(shape)?, Rc::new(requests));
         for connection in 0..connections {
-            let greeting = encode(&[b"INGEST".to_vec(), self.log(connection).into_bytes()]);
-            load.connect(self.server.address, requests.clone(), &greeting)?;
+            let mut client = self.connect()?;
+            client.ask(&[b"INGEST".to_vec(), self.log(connection).into_bytes()])?;
+            load.add(client.into_stream(), requests.clone())?;
         }
         self.run(&mut load)
     }
@@ -218,7 +223,7 @@ impl Rig<'_> {
             let mut tally = Tally::new(window);
             for _ in 0..connections {
                 let began = Instant::now();
-                let mut client = Client::connect(self.server.address)?;
+                let mut client = self.connect()?;
                 client.ping()?;
                 idle.push(client);
                 tally.count(began, 0, 0);
