@@ -71,6 +71,8 @@ impl Dialect {
             Self::Oncelog => {
                 command.arg("serve").arg("--data").arg(dir.join("data"));
                 command.arg("--listen").arg(format!("127.0.0.1:{port}"));
+                // Its port may be another server's.
+                command.args(["--watch-listen", "off"]);
             }
             Self::Redis => {
                 command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
