@@ -35,7 +35,7 @@ use crate::outcome::Figures;
 use crate::payloads::Payloads;
 use crate::spec::{Payload, Spec, Work};
 
-mod cost;
+pub(crate) mod cost;
 mod group;
 
 pub use self::group::Grouped;

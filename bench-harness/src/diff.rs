@@ -154,6 +154,13 @@ fn figures(work: &Work) -> Vec<Figure> {
         Work::Batch { .. } | Work::Soak { .. } | Work::CatchUp { .. } => {
             vec![figure::P50, figure::P99, figure::PAYLOAD]
         }
+        Work::WireAppend { .. } => {
+            vec![figure::P50, figure::P99, figure::RECORDS, figure::CPU]
+        }
+        Work::WireRead { .. } | Work::WireIngest { .. } => {
+            vec![figure::P50, figure::PAYLOAD, figure::CPU]
+        }
+        Work::WireIdle { .. } => vec![figure::IDLE],
         _ => vec![figure::P50, figure::P99, figure::RECORDS],
     }
 }
@@ -161,7 +168,11 @@ fn figures(work: &Work) -> Vec<Figure> {
 /// How fast the device was in a round at what such work needs of it, with the yardstick's name.
 fn speed(work: &Work, round: &Round) -> Option<(String, f64)> {
     match work {
-        Work::Append { .. } | Work::OpenLoop { .. } | Work::Commit { .. } | Work::Mixed { .. } => {
+        Work::Append { .. }
+        | Work::OpenLoop { .. }
+        | Work::Commit { .. }
+        | Work::Mixed { .. }
+        | Work::WireAppend { .. } => {
             let (_, us) = ratio::write_4k(round)?;
             Some(("fio/commit/*-4k".to_owned(), 1e6 / us))
         }
@@ -174,6 +185,7 @@ fn speed(work: &Work, round: &Round) -> Option<(String, f64)> {
         }
         // From memory to memory, or of everything a little.
         Work::CatchUp { .. } | Work::Tail { .. } | Work::Recovery { .. } => None,
+        Work::WireRead { .. } | Work::WireIngest { .. } | Work::WireIdle { .. } => None,
     }
 }
 

@@ -76,6 +76,19 @@ pub const DEVICE_READ: Figure = more("device read", "MB/s", |one| {
 pub const MEMORY: Figure =
     less("memory", "MiB", |one| one.figures.memory_max as f64 / f64::from(1 << 20));
 
+/// Processor time of a record in the process that asks a server.
+pub const CLIENT_CPU: Figure = less("client CPU a record", "µs", |one| {
+    per(extra(one, "client/cpu_s") * 1e6, one.figures.records as f64)
+});
+/// Resident memory that a server has more with each connection that does nothing.
+pub const IDLE: Figure = less("memory a connection", "KiB", |one| {
+    extra(one, "wire/memory_bytes_per_connection") / 1024.0
+});
+
+fn extra(one: &Measurement, name: &str) -> f64 {
+    one.figures.extra.get(name).copied().unwrap_or(f64::NAN)
+}
+
 fn per(count: f64, of: f64) -> f64 {
     if of > 0.0 { count / of } else { f64::NAN }
 }
@@ -89,16 +102,31 @@ fn device(one: &Measurement, count: impl Fn(&DeviceCounts) -> u64) -> f64 {
 pub fn main_of(work: &Work) -> Figure {
     match work {
         Work::Append { in_flight: 1 } | Work::Tail { .. } => P50,
-        Work::Append { .. } | Work::Mixed { .. } => RECORDS,
+        Work::Append { .. } | Work::Mixed { .. } | Work::WireAppend { .. } => RECORDS,
         Work::OpenLoop { .. } => P99,
         Work::Batch { .. } | Work::CatchUp { .. } | Work::Soak { .. } => PAYLOAD,
+        Work::WireRead { .. } | Work::WireIngest { .. } => PAYLOAD,
+        Work::WireIdle { .. } => IDLE,
         Work::Commit { .. } => OPERATIONS,
         Work::Recovery { .. } => SECONDS,
     }
 }
 
+/// The figures of such work that are put beside those of other stores; the main one is first.
+#[must_use]
+pub fn beside_peers(work: &Work) -> Vec<Figure> {
+    let mut figures = vec![main_of(work)];
+    match work {
+        Work::WireAppend { .. } => figures.extend([P50, P99, P999, CPU, CLIENT_CPU]),
+        Work::WireRead { .. } => figures.extend([P50, P99, CPU, CLIENT_CPU]),
+        _ => {}
+    }
+    figures
+}
+
 /// Whether such work writes what it counts, so that the device's writes are its own.
 #[must_use]
 pub fn writes(work: &Work) -> bool {
-    !matches!(work, Work::CatchUp { .. } | Work::Recovery { .. })
+    let reads = matches!(work, Work::CatchUp { .. } | Work::Recovery { .. });
+    !reads && !matches!(work, Work::WireRead { .. } | Work::WireIdle { .. })
 }

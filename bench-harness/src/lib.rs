@@ -5,6 +5,7 @@
 //!   for each round: yardstick -> one process for each measurement -> yardstick
 //!                                `-> `bench-harness measure` or `bench-peers measure`
 //!                                     Spec (JSON) in, Measurement (JSON) out
+//!                                     `wire`: it starts a server, and asks it over loopback
 //!   -> run.json -> report (HTML, markdown), diff
 //! ```
 //!
@@ -36,8 +37,10 @@ pub mod report;
 pub mod synthetic;
 pub mod engine_target;
 pub mod suite;
+pub mod wire;
 pub mod measure;
 pub mod processes;
 pub mod rounds;
 pub mod run;
 pub mod compare;
+pub mod over_wire;

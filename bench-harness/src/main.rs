@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use bench_harness::{calibrate, compare, diff, doctor, measure, processes, report, run};
+use bench_harness::{calibrate, compare, diff, doctor, measure, over_wire, processes, report, run};
 use clap::Parser;
 
 /// Measures oncelog beside the device it writes to, and beside other stores.
@@ -25,6 +25,8 @@ enum Command {
     Run(run::Args),
     /// As run, with other stores beside the engine
     Compare(compare::Args),
+    /// The front end over loopback, with Redis streams beside it if redis-server is there
+    Wire(over_wire::Args),
     Report(report::Args),
     Diff(diff::Args),
     /// One measurement in this process: prints its result as JSON
@@ -54,6 +56,7 @@ fn dispatch() -> anyhow::Result<()> {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Wire(args) => over_wire::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Measure(args) => measure::run(&args),

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine_target::{self, EngineOptions};
 use crate::spec::Spec;
 use crate::suite;
+use crate::wire::{self, Dialect};
 
 /// Arguments of `measure`.
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,12 @@ pub struct Args {
     /// A workload: JSON, or in short, as `run --work` takes it
     #[arg(long, value_parser = suite::parse)]
     spec: Spec,
+    /// The program of a server, where the target is one [default: what PATH has]
+    #[arg(long, value_name = "PATH")]
+    server: Option<PathBuf>,
+    /// One more word for the server's command line; may be given more than once
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    server_word: Vec<String>,
     #[command(flatten)]
     engine: EngineOptions,
 }
@@ -72,14 +79,28 @@ pub struct Target {
 /// # Errors
 /// The target is not known, the directory is not empty, or the workload failed.
 pub fn run(args: &Args) -> Result<()> {
+    let server = Dialect::ALL.into_iter().find(|one| one.target() == args.target);
     ensure!(
-        args.target == engine_target::NAME,
-        "there is no target {}: this program measures {}; peers are measured by bench-peers",
+        server.is_some() || args.target == engine_target::NAME,
+        "there is no target {}: this program measures {}, {} and {}; peers are measured by \
+         bench-peers",
         args.target,
-        engine_target::NAME
+        engine_target::NAME,
+        Dialect::Oncelog.target(),
+        Dialect::Redis.target()
     );
     make_empty(&args.dir)?;
-    let measurement = engine_target::measure(&args.spec, &args.dir, &args.engine)?;
+    let measurement = match server {
+        None => engine_target::measure(&args.spec, &args.dir, &args.engine)?,
+        Some(dialect) => {
+            let path = args.server.clone().or_else(|| wire::in_path(dialect.program()));
+            let path = path.with_context(|| {
+                format!("there is no {} in PATH; give --server", dialect.program())
+            })?;
+            let program = wire::Program { dialect, path, words: args.server_word.clone() };
+            wire::measure(&program, &args.spec, &args.dir)?
+        }
+    };
     println!("{}", serde_json::to_string(&measurement)?);
     Ok(())
 }

@@ -102,6 +102,7 @@ const AND: &str = "&&";
 pub fn label(spec: &Spec) -> String {
     let flight = |count: u32| format!("{} in flight", thousands(count.into()));
     let readers = |count: u32| plural(count.into(), "reader");
+    let connections = |count: u32| plural(count.into(), "connection");
     let mut text = match &spec.work {
         Work::Append { in_flight } => format!("append, {}", flight(*in_flight)),
         Work::OpenLoop { rate } => format!("open loop, {}/s", number(*rate)),
@@ -131,6 +132,17 @@ pub fn label(spec: &Spec) -> String {
             flight(*in_flight),
             bytes(*keep)
         ),
+        Work::WireAppend { connections: count, depth } => {
+            format!("wire append, {}, depth {depth}", connections(*count))
+        }
+        Work::WireRead { connections: count, count: records, bytes: size } => format!(
+            "wire read, {}, {} at a time of {}",
+            connections(*count),
+            thousands((*records).into()),
+            bytes(*size)
+        ),
+        Work::WireIngest { connections: count } => format!("wire ingest, {}", connections(*count)),
+        Work::WireIdle { connections: count } => format!("wire idle, {}", connections(*count)),
     };
     let _ = write!(text, ", {}", payload(&spec.payload));
     if spec.logs != 1 {

@@ -75,12 +75,23 @@ impl Tally {
 
     /// An operation that began and ended then. Not counted if it ended outside the window.
     pub fn count_at(&mut self, began: Instant, ended: Instant, records: u64, payload_bytes: u64) {
+        self.count_many_at((began, ended), 1, records, payload_bytes);
+    }
+
+    /// So many operations that all began and ended then, with these records in all of them.
+    pub fn count_many_at(
+        &mut self,
+        (began, ended): (Instant, Instant),
+        operations: u64,
+        records: u64,
+        payload_bytes: u64,
+    ) {
         if ended < self.window.begin || ended >= self.window.end {
             return;
         }
         let nanoseconds = ended.saturating_duration_since(began).as_nanos();
-        self.latency.record(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
-        self.operations += 1;
+        self.latency.record_many(u64::try_from(nanoseconds).unwrap_or(u64::MAX), operations);
+        self.operations += operations;
         self.records += records;
         self.payload_bytes += payload_bytes;
         let second = (ended - self.window.begin).as_secs() as usize;
@@ -296,17 +307,24 @@ fn cpu_time() -> CpuTime {
 /// Resident memory of this process now, bytes.
 #[must_use]
 pub fn memory_now() -> u64 {
-    status_bytes("VmRSS:")
+    status_bytes("self", "VmRSS:")
+}
+
+/// Resident memory of another process: now, and at most so far, bytes.
+#[must_use]
+pub fn memory_of(pid: u32) -> (u64, u64) {
+    let pid = pid.to_string();
+    (status_bytes(&pid, "VmRSS:"), status_bytes(&pid, "VmHWM:"))
 }
 
 /// Resident memory of this process at most so far, bytes.
 #[must_use]
 pub fn memory_max() -> u64 {
-    status_bytes("VmHWM:")
+    status_bytes("self", "VmHWM:")
 }
 
-fn status_bytes(name: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+fn status_bytes(process: &str, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.unwrap_or(0) * 1024

@@ -159,6 +159,11 @@ impl Latency {
         self.0.saturating_record(nanoseconds.max(1));
     }
 
+    /// Counts so many operations that all took as long.
+    pub fn record_many(&mut self, nanoseconds: u64, operations: u64) {
+        self.0.saturating_record_n(nanoseconds.max(1), operations);
+    }
+
     /// Adds all of another one.
     pub fn merge(&mut self, other: &Self) {
         self.0.add(&other.0).expect("all have the same bounds");

@@ -87,6 +87,7 @@ pub fn of_round(round: &Round) -> Vec<Ratio> {
         ratios.extend(to_own(one, round));
         ratios.extend(alone(one));
         if is_ours(&one.target) {
+            ratios.extend(to_embedded(one, round));
             ratios.extend(to_peers(one, round));
         }
     }
@@ -169,6 +170,10 @@ fn write_of(round: &Round, size: f64) -> Option<(String, f64)> {
         Some((kib * 1024.0, point(round, &format!("{mode}-{name}"), |point| point.p50_us)?))
     });
     let knots: Vec<(f64, f64)> = knots.collect();
+    // A run that took but some of them cannot say what a larger write takes.
+    if knots.len() < sizes.len() {
+        return None;
+    }
     Some((mode.to_owned(), interpolate(&knots, size)?))
 }
 
@@ -185,6 +190,9 @@ fn interpolate(knots: &[(f64, f64)], x: f64) -> Option<f64> {
 fn to_device(one: &Measurement, round: &Round) -> Option<Ratio> {
     let to = |figure, yardstick, aim| beside(one, figure, Against::Device, yardstick, aim);
     match (&one.spec.work, &one.spec.payload) {
+        (Work::WireAppend { connections: 1, depth: 1 }, Payload::Fixed(..=3072)) => {
+            Some(to(P50, write_4k(round)?, None))
+        }
         (Work::Append { in_flight: 1 }, Payload::Fixed(..=3072)) => {
             Some(to(P50, write_4k(round)?, Some(1.15).filter(|_| one.spec.logs == 1)))
         }
@@ -281,6 +289,22 @@ fn to_own(one: &Measurement, round: &Round) -> Option<Ratio> {
     Some(beside(one, figure, Against::Own, yardstick, aim))
 }
 
+/// Appends to a server beside as many in flight in the embedded engine.
+fn to_embedded(one: &Measurement, round: &Round) -> Option<Ratio> {
+    let Spec { work: Work::WireAppend { connections, depth }, logs, payload, .. } = &one.spec
+    else {
+        return None;
+    };
+    let work = Work::Append { in_flight: connections * depth };
+    let is = |other: &&Measurement| {
+        let spec = &other.spec;
+        is_ours(&other.target) && (&spec.work, spec.logs, &spec.payload) == (&work, *logs, payload)
+    };
+    let other = round.measurements.iter().find(is)?;
+    let yardstick = (format!("embedded: {}", label(&other.spec)), (RECORDS.of)(other));
+    Some(beside(one, RECORDS, Against::Own, yardstick, None))
+}
+
 /// Figures that count by themselves: aims in units, and costs.
 fn alone(one: &Measurement) -> Vec<Ratio> {
     let mut ratios = Vec::new();
@@ -304,7 +328,8 @@ fn alone(one: &Measurement) -> Vec<Ratio> {
 
 /// The most memory that the engine took for any work: one aim for all of them.
 fn memory(round: &Round) -> Option<Ratio> {
-    let ours = round.measurements.iter().filter(|one| is_ours(&one.target));
+    let embedded = |one: &&Measurement| is_ours(&one.target) && !one.spec.work.is_wire();
+    let ours = round.measurements.iter().filter(embedded);
     let most = ours.max_by_key(|one| one.figures.memory_max)?;
     let all = "all work, the most".to_owned();
     Some(Ratio { label: all, ..plain(most, MEMORY, Some(256.0)) })
@@ -339,7 +364,17 @@ fn evenness(one: &Measurement) -> Vec<Ratio> {
 }
 
 fn to_peers(one: &Measurement, round: &Round) -> Vec<Ratio> {
-    let figure = figure::main_of(&one.spec.work);
+    let figures = figure::beside_peers(&one.spec.work);
+    let beside = figures.into_iter().flat_map(|figure| to_peers_in(figure, one, round));
+    let mut ratios: Vec<Ratio> = beside.collect();
+    // No column of the tables has this one.
+    if ratios.is_empty() && matches!(one.spec.work, Work::WireIdle { .. }) {
+        ratios.push(plain(one, figure::IDLE, None));
+    }
+    ratios
+}
+
+fn to_peers_in(figure: Figure, one: &Measurement, round: &Round) -> Vec<Ratio> {
     let own_label = label(&one.spec);
     let same = |other: &&Measurement| !is_ours(&other.target) && label(&other.spec) == own_label;
     let (early, durable): (Vec<_>, Vec<_>) =
@@ -351,7 +386,8 @@ fn to_peers(one: &Measurement, round: &Round) -> Vec<Ratio> {
         Better::Less => values.min_by(|a, b| a.1.total_cmp(&b.1)),
         Better::More => values.max_by(|a, b| a.1.total_cmp(&b.1)),
     };
-    let aim = peer_aim(&one.spec);
+    let is_main = figure.name == figure::main_of(&one.spec.work).name;
+    let aim = peer_aim(&one.spec).filter(|_| is_main);
     ratios.extend(best.map(|best| beside(one, figure, Against::Peer, best, aim)));
     for (name, value) in early.into_iter().map(named) {
         let yardstick = (format!("{name} (answers before it syncs)"), value);

@@ -10,7 +10,7 @@
 //!
 //! Invariant: what was measured in whole rounds is in the file, however the run ends.
 //!
-//! Not here: processes (`processes`), which targets there are (`run`, `compare`).
+//! Not here: processes (`processes`), which targets there are (`run`, `compare`, `over_wire`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,54 +22,55 @@ use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::calibrate;
-use crate::engine_target::{self, EngineOptions};
+use crate::engine_target::EngineOptions;
 use crate::host;
 use crate::merged::{label, number};
 use crate::outcome::{Fact, Measurement, Round, Run, SCHEMA, Yardstick};
 use crate::processes::{Neighbours, Program, Workspace};
+use crate::ratio;
 use crate::spec::Spec;
 use crate::suite::{self, Suite};
 
-/// What `run` and `compare` have in common.
+/// What `run`, `compare` and `wire` have in common.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)] // the commands' own arguments have the same name
 pub struct Args {
     /// Directory on the device to measure; a directory of its own is made in it, and removed
     #[arg(long)]
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Which list of workloads
     #[arg(long, value_enum, default_value = "standard")]
-    suite: Suite,
+    pub(crate) suite: Suite,
     /// Only workloads whose name contains this, or matches it if it is a glob
     #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
+    pub(crate) only: Option<String>,
     /// This workload instead of a suite's: such as 'append in_flight=64 payload=1KiB', or JSON; may
     /// be given more than once
     #[arg(long, value_name = "WORK")]
-    work: Vec<String>,
+    pub(crate) work: Vec<String>,
     /// Rounds [default: the suite's: quick 1, standard 5, full 3, soak 1; 3 with --work]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: Option<u32>,
+    pub(crate) rounds: Option<u32>,
     /// Length of each measurement [default: the suite's: quick 2, standard and full 3, soak 600]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    seconds: Option<f64>,
+    pub(crate) seconds: Option<f64>,
     /// Length of each point of the yardstick; 0: no yardstick, and no ratios to the device
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
-    yardstick_seconds: f64,
+    pub(crate) yardstick_seconds: f64,
     /// So many processes spin on every processor meanwhile
     #[arg(long, value_name = "N", default_value_t = 0)]
-    neighbours: u32,
+    pub(crate) neighbours: u32,
     /// Print the output file to stdout, and no tables
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     /// Only say what would be measured
     #[arg(long)]
-    list: bool,
+    pub(crate) list: bool,
     /// Go on where nothing says anything about a device: tmpfs, network file systems
     #[arg(long)]
-    any_file_system: bool,
+    pub(crate) any_file_system: bool,
     #[command(flatten)]
-    engine: EngineOptions,
+    pub(crate) engine: EngineOptions,
 }
 
 impl Args {
@@ -81,7 +82,7 @@ impl Args {
 }
 
 /// A length of a measurement; longer than that of a point of the yardstick may be.
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text} is no number of seconds"))?;
     let is_one = (0.05..=1e6).contains(&seconds);
     is_one.then_some(seconds).ok_or_else(|| format!("{text} s: give 0.05 to 1000000"))
@@ -127,7 +128,7 @@ pub fn run(args: &Args, programs: Vec<Program>, output: &Path) -> Result<()> {
     };
     let run = course.rounds(run, output)?;
     course.progress.end();
-    let own_failures = course.left_out.iter().filter(|(name, _)| name == engine_target::NAME);
+    let own_failures = course.left_out.iter().filter(|(name, _)| ratio::is_ours(name));
     let own_failures = own_failures.count();
     drop((neighbours, workspace));
     if args.json {
@@ -277,7 +278,7 @@ impl Course<'_> {
 fn line(measured: &Measurement) -> String {
     let figures = &measured.figures;
     format!(
-        "  {:<54} {:<12} {:>9}/s {:>9} MB/s  p50 {:>8} us  p99 {:>8} us",
+        "  {:<58} {:<13} {:>9}/s {:>9} MB/s  p50 {:>8} us  p99 {:>8} us",
         label(&measured.spec),
         measured.target,
         number(figures.operations as f64 / figures.seconds),

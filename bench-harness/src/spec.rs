@@ -97,6 +97,35 @@ pub enum Work {
         /// Bytes of payload that are kept.
         keep: u64,
     },
+    /// Single-record appends to a server over loopback, each durable before its answer.
+    WireAppend {
+        /// Connections.
+        connections: u32,
+        /// Requests in flight on each.
+        depth: u32,
+    },
+    /// A server is filled with `bytes` of payload, then each connection reads all of its log again
+    /// and again, one request in flight.
+    WireRead {
+        /// Connections.
+        connections: u32,
+        /// Records that a request asks for.
+        count: u32,
+        /// Bytes of payload over all logs.
+        bytes: u64,
+    },
+    /// Lines, each a record, sent to a server as fast as it takes them. An operation is a block of
+    /// lines, from its sending to the answer that all of it is durable.
+    WireIngest {
+        /// Connections.
+        connections: u32,
+    },
+    /// Connections to a server that have asked once, and then do nothing for the spec's time. An
+    /// operation is connecting and that one request.
+    WireIdle {
+        /// Connections.
+        connections: u32,
+    },
 }
 
 impl Work {
@@ -113,7 +142,23 @@ impl Work {
             Self::Mixed { .. } => "mixed",
             Self::Recovery { .. } => "recovery",
             Self::Soak { .. } => "soak",
+            Self::WireAppend { .. } => "wire-append",
+            Self::WireRead { .. } => "wire-read",
+            Self::WireIngest { .. } => "wire-ingest",
+            Self::WireIdle { .. } => "wire-idle",
         }
+    }
+
+    /// Whether it is done by a server, over loopback.
+    #[must_use]
+    pub fn is_wire(&self) -> bool {
+        matches!(
+            self,
+            Self::WireAppend { .. }
+                | Self::WireRead { .. }
+                | Self::WireIngest { .. }
+                | Self::WireIdle { .. }
+        )
     }
 }
 

@@ -32,6 +32,12 @@ pub enum Suite {
     Full,
     /// One long run with truncation; --seconds says how long
     Soak,
+    /// What `wire` measures; only it has the servers for it
+    #[value(skip)]
+    Wire,
+    /// A glance at that: a few seconds
+    #[value(skip)]
+    WireQuick,
 }
 
 impl Suite {
@@ -40,8 +46,9 @@ impl Suite {
     pub fn seconds(self) -> f64 {
         match self {
             Self::Quick => 2.0,
-            Self::Standard | Self::Full => 3.0,
+            Self::Standard | Self::Full | Self::Wire => 3.0,
             Self::Soak => 600.0,
+            Self::WireQuick => 0.3,
         }
     }
 
@@ -49,9 +56,9 @@ impl Suite {
     #[must_use]
     pub fn rounds(self) -> u32 {
         match self {
-            Self::Quick | Self::Soak => 1,
+            Self::Quick | Self::Soak | Self::WireQuick => 1,
             Self::Standard => 5,
-            Self::Full => 3,
+            Self::Full | Self::Wire => 3,
         }
     }
 
@@ -65,6 +72,8 @@ impl Suite {
             Self::Soak => {
                 vec![spec(Work::Soak { records: 1000, in_flight: 4, keep: 2 * GIB }, 1, KIB)]
             }
+            Self::Wire => wire(),
+            Self::WireQuick => wire_quick(),
         };
         let mut unique: Vec<Spec> = Vec::new();
         for one in specs {
@@ -81,7 +90,7 @@ impl Suite {
     pub fn open_loop_shares(self) -> &'static [f64] {
         match self {
             Self::Full => &[0.1, 0.3, 0.5, 0.7, 0.8, 0.9],
-            Self::Quick | Self::Standard | Self::Soak => &[],
+            _ => &[],
         }
     }
 }
@@ -169,6 +178,38 @@ fn full() -> Vec<Spec> {
     specs
 }
 
+/// What a server does over loopback, each with as much in flight in the embedded engine.
+fn wire() -> Vec<Spec> {
+    let mut specs = Vec::new();
+    for size in [100, KIB] {
+        for (connections, depth) in [(1, 1), (16, 1), (64, 1), (1, 64), (16, 64), (64, 64)] {
+            specs.push(spec(Work::WireAppend { connections, depth }, 1, size));
+            specs.push(append(connections * depth, 1, size));
+        }
+        for connections in [1, 16] {
+            specs.push(wire_read(connections, 64 << 20, size));
+        }
+        specs.push(spec(Work::WireIngest { connections: 1 }, 1, size));
+    }
+    specs.push(spec(Work::WireIdle { connections: 1000 }, 1, KIB));
+    specs
+}
+
+fn wire_quick() -> Vec<Spec> {
+    vec![
+        spec(Work::WireAppend { connections: 1, depth: 1 }, 1, 100),
+        spec(Work::WireAppend { connections: 16, depth: 64 }, 1, 100),
+        append(1024, 1, 100),
+        wire_read(1, 1 << 20, 100),
+        spec(Work::WireIngest { connections: 1 }, 1, 100),
+        spec(Work::WireIdle { connections: 100 }, 1, KIB),
+    ]
+}
+
+fn wire_read(connections: u32, bytes: u64, payload: u32) -> Spec {
+    spec(Work::WireRead { connections, count: 1000, bytes }, 1, payload)
+}
+
 /// The points of the yardstick that the ratios of these workloads need.
 #[must_use]
 pub fn points(specs: &[Spec]) -> Vec<&'static str> {
@@ -185,9 +226,13 @@ pub fn points(specs: &[Spec]) -> Vec<&'static str> {
         "fio/commit/dsync-1m",
     ];
     let mut points: Vec<&str> = Vec::new();
-    for spec in specs {
+    // Beside a server the embedded engine is a yardstick itself, and needs none.
+    let over_wire = specs.iter().any(|spec| spec.work.is_wire());
+    for spec in specs.iter().filter(|spec| spec.work.is_wire() || !over_wire) {
         let needed: &[&str] = match spec.work {
             Work::Append { in_flight: 1 } | Work::Commit { processors: 1, .. } => &WRITES[..2],
+            Work::WireAppend { .. } => &WRITES[..2],
+            Work::WireRead { .. } | Work::WireIngest { .. } | Work::WireIdle { .. } => &[],
             Work::Append { .. } | Work::Commit { .. } | Work::OpenLoop { .. } => &WRITES,
             Work::Batch { in_flight: 1, .. } | Work::Soak { in_flight: 1, .. } => &WRITES[8..],
             Work::Batch { .. } | Work::Soak { .. } => &[
@@ -226,7 +271,8 @@ pub fn parse(text: &str) -> Result<Spec> {
     let Some(mut work) = defaults(kind) else {
         bail!(
             "there is no work {kind:?}: give append, open-loop, batch, commit, tail, catch-up, \
-             mixed, recovery or soak"
+             mixed, recovery or soak; with `wire` also wire-append, wire-read, wire-ingest or \
+             wire-idle"
         );
     };
     let mut spec = Map::new();
@@ -274,6 +320,10 @@ fn defaults(kind: &str) -> Option<Map<String, Value>> {
         "mixed" => json!({"in_flight": 64, "readers": 1}),
         "recovery" => json!({"bytes": GIB}),
         "soak" => json!({"records": 1000, "in_flight": 4, "keep": GIB}),
+        "wire-append" => json!({"connections": 1, "depth": 1}),
+        "wire-read" => json!({"connections": 1, "count": 1000, "bytes": GIB / 16}),
+        "wire-ingest" => json!({"connections": 1}),
+        "wire-idle" => json!({"connections": 1000}),
         _ => return None,
     };
     parameters.as_object().cloned()
@@ -309,10 +359,10 @@ mod tests {
 
     #[test]
     fn each_kind_of_work_has_defaults_and_each_suite_has_each_spec_once() {
-        for kind in crate::engine_target::WORKS {
-            assert_eq!(parse(kind).unwrap().work.kind(), kind);
+        for kind in crate::engine_target::WORKS.iter().chain(&crate::wire::WORKS) {
+            assert_eq!(parse(kind).unwrap().work.kind(), *kind);
         }
-        for suite in Suite::value_variants() {
+        for suite in Suite::value_variants().iter().chain(&[Suite::Wire, Suite::WireQuick]) {
             let specs = suite.specs(suite.seconds());
             for (index, spec) in specs.iter().enumerate() {
                 assert!(!specs[..index].contains(spec), "{spec:?} is twice in {suite:?}");

@@ -100,9 +100,11 @@ fn unbelievable(one: &Merged) -> Option<String> {
     })
 }
 
-/// Ratios that are worth a row: all with a yardstick or an aim. The other costs are figures.
+/// Ratios that are worth a row: all with a yardstick or an aim, and those that no
+/// column of the figures has.
 pub(crate) fn is_shown(merged: &Merged) -> bool {
-    merged.first.against != Against::Nothing || merged.first.aim.is_some()
+    let counts_alone = merged.first.figure == figure::IDLE.name;
+    merged.first.against != Against::Nothing || merged.first.aim.is_some() || counts_alone
 }
 
 fn ratio_rows(merged: &[Merged]) -> Vec<Vec<String>> {

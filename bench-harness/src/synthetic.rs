@@ -71,7 +71,8 @@ fn round(number: u32, slower: f64) -> Round {
 }
 
 fn shared((work, logs, _): &(Work, u32, u32)) -> bool {
-    *logs == 1 && matches!(work, Work::Append { .. } | Work::Batch { .. } | Work::OpenLoop { .. })
+    let shared = matches!(work, Work::Append { .. } | Work::Batch { .. } | Work::OpenLoop { .. });
+    *logs == 1 && (shared || work.is_wire())
 }
 
 fn works() -> Vec<(Work, u32, u32)> {
@@ -90,6 +91,11 @@ fn works() -> Vec<(Work, u32, u32)> {
     works.push((catch_up, 100, 1024));
     works.push((Work::Mixed { in_flight: 64, readers: 1 }, 1, 1024));
     works.extend([1_u64 << 28, 1 << 30, 1 << 32].map(|bytes| (Work::Recovery { bytes }, 1, 1024)));
+    let wire = |connections, depth| Work::WireAppend { connections, depth };
+    works.extend([(1, 1), (64, 1), (64, 64)].map(|(n, depth)| (wire(n, depth), 1, 1024)));
+    works.push((Work::WireRead { connections: 1, count: 1000, bytes: 1 << 26 }, 1, 1024));
+    works.push((Work::WireIngest { connections: 1 }, 1, 100));
+    works.push((Work::WireIdle { connections: 1000 }, 1, 1024));
     works.push((Work::Soak { records: 1000, in_flight: 2, keep: 1 << 30 }, 1, 1024));
     works
 }
@@ -116,6 +122,10 @@ fn shape(spec: &Spec) -> (f64, f64, f64) {
         }
         Work::Tail { .. } => (28.0, 1.0, 1.0),
         Work::CatchUp { .. } => (400.0 * logs, 1.0, 1000.0),
+        Work::WireAppend { connections, depth } => many(f64::from(connections * depth)),
+        Work::WireRead { count, .. } => (700.0, 1.0, (*count).into()),
+        Work::WireIngest { .. } => (2_000.0, 16.0, 600.0),
+        Work::WireIdle { .. } => (60.0, 1.0, 0.0),
         Work::Recovery { bytes } => (0.3e6 + *bytes as f64 / 3e4, 1.0, 1.0),
     }
 }
@@ -154,6 +164,12 @@ fn measurement(target: &Target, spec: Spec, slower: f64) -> Measurement {
     };
     if target.name == "oncelog" {
         figures.extra.insert("engine/entry_bytes_mean".to_owned(), 4096.0 + width / 2.0 * 512.0);
+    }
+    if spec.work.is_wire() {
+        figures.extra.insert("client/cpu_s".to_owned(), records * 0.4e-6);
+    }
+    if matches!(spec.work, Work::WireIdle { .. }) {
+        figures.extra.insert("wire/memory_bytes_per_connection".to_owned(), 9_000.0 * slower);
     }
     if target.early {
         figures.extra.insert("check/acks_before_sync".to_owned(), 1.0);

@@ -160,3 +160,51 @@ fn where_the_engine_fails_the_rest_goes_on_and_the_end_says_so() {
     let run: Run = serde_json::from_str(&fs::read_to_string(&result).unwrap()).unwrap();
     assert_eq!(run.rounds[0].measurements.len(), 1);
 }
+
+/// Whether `redis-server` can be started here; where it is not installed there is nothing to test.
+fn has_redis() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join("redis-server").is_file())
+}
+
+#[test]
+fn a_server_is_started_asked_and_gone_and_each_answer_is_one_record() {
+    if !has_redis() {
+        eprintln!("no redis-server here");
+        return;
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let measure = |name: &str, spec: &str| -> Measurement {
+        let data = dir.path().join(name);
+        let data = data.to_str().unwrap();
+        let output = program(&["measure", "--target=redis", "--dir", data, "--spec", spec]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{spec}: {errors}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let append =
+        measure("append", "wire-append connections=3 depth=5 payload=100 seconds=0.2").figures;
+    assert_eq!((append.operations, append.latency.0.len()), (append.records, append.records));
+    assert_eq!(append.payload_bytes, 100 * append.records);
+    assert!(append.memory_max > 0 && append.extra["client/cpu_s"] >= 0.0);
+    let read = "wire-read connections=2 count=10 bytes=2500 payload=100 seconds=0.2";
+    let read = measure("read", read).figures;
+    // 25 records are pages of 10, 10 and 5.
+    assert!(read.records > 5 * read.operations && read.records < 10 * read.operations);
+    assert_eq!(read.payload_bytes, 100 * read.records);
+    let idle = measure("idle", "wire-idle connections=50 seconds=0.2").figures;
+    assert!(idle.operations == 50 && idle.extra["wire/memory_bytes_per_connection"] >= 0.0);
+}
+
+#[test]
+fn without_a_server_it_says_which_one_is_missing() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    let wrong = ["wire", "--dir", data, "--quick", "--oncelog", "/nowhere/oncelog"];
+    let errors = String::from_utf8_lossy(&program(&wrong).stderr).into_owned();
+    assert!(errors.contains("/nowhere/oncelog is no file"), "{errors}");
+    let embedded = program(&["measure", "--dir", data, "--spec", "wire-append"]);
+    let errors = String::from_utf8_lossy(&embedded.stderr).into_owned();
+    assert!(errors.contains("bench-harness wire"), "{errors}");
+}

@@ -67,6 +67,12 @@ impl Cost {
     }
 }
 
+/// User and system time of a process with all its threads so far, seconds; `None` if it has ended.
+pub(crate) fn processor_time(pid: u32) -> Option<(f64, f64)> {
+    let stat = Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    Some((stat.user, stat.system))
+}
+
 /// Whether one process was started by another one, or by one that it started.
 fn is_below(all: &BTreeMap<u32, Stat>, pid: u32, ancestor: u32) -> bool {
     let parents = std::iter::successors(all.get(&pid), |stat| all.get(&stat.parent));

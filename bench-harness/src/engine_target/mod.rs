@@ -26,7 +26,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use oncelog::{Engine, Log};
 
 pub use options::EngineOptions;
@@ -78,6 +78,12 @@ pub fn measure(spec: &Spec, dir: &Path, options: &EngineOptions) -> Result<Measu
         Work::Mixed { in_flight, readers } => readers::mixed(&rig, in_flight, readers),
         Work::Recovery { bytes } => recovery::recovery(&rig, bytes),
         Work::Soak { records, in_flight, keep } => soak::soak(&rig, records, in_flight, keep),
+        Work::WireAppend { .. }
+        | Work::WireRead { .. }
+        | Work::WireIngest { .. }
+        | Work::WireIdle { .. } => {
+            bail!("{} is done by a server: see bench-harness wire", spec.work.kind())
+        }
     };
     let figures = figures.with_context(|| format!("{} of oncelog failed", spec.work.kind()))?;
     ensure!(
@@ -107,7 +113,7 @@ fn check(spec: &Spec) -> Result<()> {
             &[*in_flight, *readers]
         }
         Work::CatchUp { readers, .. } => &[*readers],
-        Work::OpenLoop { .. } | Work::Recovery { .. } => &[],
+        _ => &[],
     };
     ensure!(counts.iter().all(|count| *count > 0), "in {:?} a count is 0", spec.work);
     Ok(())

@@ -67,6 +67,13 @@ pub enum Io {
 }
 
 impl EngineOptions {
+    /// One shard, and all else as the engine chooses.
+    #[must_use]
+    pub fn plain() -> Self {
+        let (segment_size, spin, cores) = (None, None, Vec::new());
+        Self { shards: 1, segment_size, sync_method: Sync::Auto, io: Io::Auto, spin, cores }
+    }
+
     /// The engine's options.
     pub(super) fn apply(&self, dir: &Path) -> Options {
         let mut options = Options::new(dir).shards(self.shards).io_mode(match self.io {

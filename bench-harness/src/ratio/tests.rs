@@ -42,6 +42,30 @@ fn the_yardstick_is_the_mean_of_before_and_after_and_the_better_of_both_ways() {
 }
 
 #[test]
+fn appends_over_the_wire_are_beside_the_embedded_engine_and_peers_in_all_their_figures() {
+    let round = round();
+    let label = "wire append, 64 connections, depth 1, 1 KiB";
+    let embedded = found(&round, label, "records/s", Against::Own).unwrap();
+    assert_eq!(embedded.yardstick, "embedded: append, 64 in flight, 1 KiB");
+    for figure in ["records/s", "p50", "p99", "p99.9", "CPU a record", "client CPU a record"] {
+        assert!(found(&round, label, figure, Against::Peer).is_some(), "{figure}");
+    }
+    assert!(found(&round, label, "p50", Against::Device).is_none());
+    let single = "wire append, 1 connection, depth 1, 1 KiB";
+    assert!(found(&round, single, "p50", Against::Device).is_some());
+}
+
+#[test]
+fn memory_of_idle_connections_is_beside_a_peer_or_alone() {
+    let (mut round, name) = (round(), "memory a connection");
+    let label = "wire idle, 1,000 connections, 1 KiB";
+    assert!(found(&round, label, name, Against::Peer).is_some());
+    assert!(found(&round, label, name, Against::Nothing).is_none());
+    round.measurements.retain(|one| is_ours(&one.target));
+    assert!(found(&round, label, name, Against::Nothing).is_some());
+}
+
+#[test]
 fn a_size_between_two_that_were_measured_is_on_the_line_between_them() {
     let knots = [(4.0, 100.0), (16.0, 160.0), (64.0, 400.0)];
     let at = |x| interpolate(&knots, x).unwrap();

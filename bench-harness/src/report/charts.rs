@@ -259,6 +259,12 @@ fn in_flight(spec: &Spec) -> Option<Family> {
             "batches in flight (log)",
             figure::PAYLOAD,
         ),
+        Work::WireAppend { connections, depth } => (
+            format!("over the wire, depth {depth}"),
+            *connections,
+            "connections (log)",
+            figure::RECORDS,
+        ),
         Work::Commit { processors, .. } => {
             // All of the label but how many.
             let label = label(&spec.clone());
