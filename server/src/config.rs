@@ -13,8 +13,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use oncelog::Options;
+use oncelog::{EngineInfo, Options};
 use serde::{Deserialize, Serialize};
+
+use crate::connection::Limits;
+use crate::frame::RequestLimits;
 
 mod check;
 mod values;
@@ -167,7 +170,7 @@ settings! {
         threads: one u16 = 0;
     }
     "Safety" {
-        /// The file of users (see oncelog user). Without it everyone who connects may do everything.
+        /// The file of users (see oncelog user). Without it everyone who connects may do all.
         users: maybe PathBuf = "\"/etc/oncelog/users.toml\"";
         /// The server's certificate and those up to its root, in PEM. With it every connection of
         /// listen and ingest speaks TLS.
@@ -188,22 +191,25 @@ settings! {
         connections_max: one u32 = 10_000;
         /// Connections at once from one address; by default only connections_max counts.
         connections_per_address_max: maybe u32 = "1000";
-        /// Bytes of one request; by default the largest batch of the engine and 64KiB.
+        /// Bytes of one request; by default the largest batch of the engine and 64KiB. A snapshot
+        /// of a processor is one request.
         request_size_max: maybe Size = "\"2MiB\"";
         /// Parts of one request: its name, arguments and records.
         args_max: one u32 = 65_536;
-        /// Requests of one connection that are not answered; its next ones wait unread.
+        /// Requests of one connection under way; its next ones wait unread.
         in_flight_max: one u32 = 1_024;
-        /// Bytes of requests of one connection that are not answered; its next ones wait unread.
-        connection_input_max: one Size = Size::mib(4);
+        /// Bytes of payloads of one connection's requests under way; its next ones wait unread.
+        in_flight_size_max: one Size = Size::mib(4);
         /// Bytes of answers that one connection has not taken; until it does its requests wait.
-        connection_output_max: one Size = Size::mib(4);
+        output_size_max: one Size = Size::mib(4);
         /// Bytes of records that one READ answers with at most.
         read_size_max: one Size = Size::mib(4);
         /// Logs that one connection follows at once.
         follows_max: one u32 = 64;
         /// Bytes of records that FOLLOW sends at once, at most.
         follow_batch_size: one Size = Size::kib(256);
+        /// Bytes of lines of a feed (ingest) that become durable together, at most.
+        ingest_batch_size: one Size = Size::kib(256);
         /// Bytes of requests and answers of all connections; beyond it they wait for each other.
         memory_max: one Size = Size::mib(1024);
     }
@@ -232,6 +238,10 @@ const HEAD: &str = "\
 
 /// What a request takes beside the records of the largest batch.
 const REQUEST_OVERHEAD: u64 = 64 << 10;
+/// Bytes of a request that is one line, as people type it.
+const INLINE_SIZE_MAX: Size = Size::kib(64);
+/// Bytes of a line's end, at most.
+const LINE_END: usize = 2;
 
 impl ServeArgs {
     /// The settings: arguments before the file, the file before defaults. They are checked.
@@ -318,12 +328,25 @@ impl Config {
         }
     }
 
-    /// Bytes of one request, where batches of the engine are at most `batch_size_max` bytes.
+    /// What a connection may hold, where the engine's records and batches are at most so large.
     #[must_use]
-    pub fn request_size_max(&self, batch_size_max: u32) -> u64 {
-        let largest = u64::from(batch_size_max) + REQUEST_OVERHEAD;
-        let default = largest.min(self.connection_input_max.0);
-        self.request_size_max.map_or(default, |size| size.0)
+    pub fn limits(&self, engine: &EngineInfo) -> Limits {
+        let batch = u64::from(engine.batch_size_max);
+        let request = self.request_size_max.unwrap_or(Size(batch + REQUEST_OVERHEAD));
+        Limits {
+            request: RequestLimits {
+                bytes: bytes(request),
+                args: self.args_max as usize,
+                line: bytes(request.min(INLINE_SIZE_MAX)),
+            },
+            in_flight: self.in_flight_max as usize,
+            in_flight_bytes: bytes(self.in_flight_size_max),
+            output: bytes(self.output_size_max),
+            follows: self.follows_max as usize,
+            line: engine.record_size_max as usize + LINE_END,
+            // With what each line costs in a batch it still is one.
+            lines: bytes(self.ingest_batch_size.min(Size(batch / 4))),
+        }
     }
 
     /// The certificates' files, if there is TLS.
@@ -333,6 +356,10 @@ impl Config {
         let (client_ca, client_required) = (self.tls_client_ca.clone(), self.tls_client_required);
         Some(crate::tls::TlsFiles { cert, key, client_ca, client_required })
     }
+}
+
+fn bytes(size: Size) -> usize {
+    usize::try_from(size.0).expect("check() allows less than memory has addresses")
 }
 
 #[cfg(test)]

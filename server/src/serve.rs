@@ -20,8 +20,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::command::table;
 use crate::config::{Config, Io};
-use crate::connection::Limits;
-use crate::frame::RequestLimits;
 use crate::front::{Front, Refused};
 use crate::handles::Generation;
 use crate::seats::Seats;
@@ -30,10 +28,6 @@ use crate::tls::Tls;
 use crate::users::{SharedUsers, Verifier};
 use crate::worker::{Accepted, Transport, Worker};
 
-/// An inline request is a line that somebody types, or a script writes.
-const LINE_MAX: u64 = 64 << 10;
-/// Bytes of lines that become durable together.
-const LINES_MAX: u64 = 256 << 10;
 /// A connection is asked after so long of silence whether its peer is there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long to wait where the process may open no more files.
@@ -41,6 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running server.
 pub struct Server {
+    config: Config,
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     ingest_addresses: Vec<SocketAddr>,
@@ -89,7 +84,8 @@ impl Server {
         let accepting = Accepting { shared: Arc::clone(&shared), senders, seats };
         let acceptor = std::thread::Builder::new().name("oncelog-accept".to_owned());
         let acceptor = acceptor.spawn(move || accepting.run(listeners))?;
-        Ok(Self { shared, addresses, ingest_addresses, acceptor, workers })
+        let config = config.clone();
+        Ok(Self { config, shared, addresses, ingest_addresses, acceptor, workers })
     }
 
     /// Where clients connect.
@@ -119,7 +115,7 @@ impl Server {
     /// Reads users and certificates again. What cannot be read stays as it was, and is told.
     pub fn reload(&self) {
         if let Some(login) = &self.shared.login {
-            match login.users.reload(|_| Ok(())) {
+            match login.users.reload(|users| self.config.check_users(users)) {
                 Ok(users) => tracing::info!(users = users.count(), "users were read again"),
                 Err(error) => tracing::error!(%error, "users stay as they were"),
             }
@@ -164,27 +160,14 @@ fn share(config: &Config, engine: Engine) -> anyhow::Result<Shared> {
     let info = engine.info().wait()?;
     let login = match &config.users {
         None => None,
-        Some(path) => Some(Login { users: SharedUsers::load(path)?, verifier: Verifier::start()? }),
+        Some(path) => {
+            let users = SharedUsers::load(path)?;
+            config.check_users(&users.current())?;
+            Some(Login { users, verifier: Verifier::start()? })
+        }
     };
     let tls = config.tls_files().map(Tls::load).transpose()?;
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let small = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-    let request = config.request_size_max(info.batch_size_max);
-    let batch = u64::from(info.batch_size_max);
-    let limits = Limits {
-        request: RequestLimits {
-            bytes: size(request),
-            args: config.args_max as usize,
-            line: size(LINE_MAX.min(request)),
-        },
-        in_flight: config.in_flight_max as usize,
-        in_flight_bytes: size(config.connection_input_max.0),
-        output: size(config.connection_output_max.0),
-        follows: config.follows_max as usize,
-        line: size(u64::from(info.record_size_max)),
-        // With one line that crosses it, it is still a batch.
-        lines: size(LINES_MAX.min(batch / 4)),
-    };
     let times = Times {
         handshake: config.handshake_timeout.0,
         idle: config.idle_timeout.0,
@@ -196,12 +179,12 @@ fn share(config: &Config, engine: Engine) -> anyhow::Result<Shared> {
         claims: crate::claims::Claims::default(),
         generation: Generation::default(),
         front: Arc::new(Front::new(table::NAMES)),
-        memory: Memory::new(size(config.memory_max.0)),
+        memory: Memory::new(config.memory_max.0.try_into().unwrap_or(usize::MAX)),
         started: Instant::now(),
         ids: AtomicU64::new(1),
         stop: watch::Sender::new(false),
         uring: AtomicBool::new(false),
-        limits,
+        limits: config.limits(&info),
         times,
         read_size_max: small(config.read_size_max.0),
         follow_batch_size: small(config.follow_batch_size.0),
@@ -312,6 +295,9 @@ fn prepare(stream: tokio::net::TcpStream) -> std::io::Result<TcpStream> {
 /// As [`Server::start`] and [`Server::stop`].
 pub fn run(config: &Config) -> anyhow::Result<()> {
     let server = Server::start(config)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     for address in server.addresses() {
         tracing::info!(%address, "ready for clients");
     }

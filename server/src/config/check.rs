@@ -9,7 +9,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::{fmt, mem};
 
-use oncelog::limits::{BLOCK_SIZE, READ_SIZE_MAX, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SHARDS_MAX};
+use oncelog::limits::{
+    BLOCK_SIZE, ENTRY_SIZE_MAX, READ_SIZE_MAX, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SHARDS_MAX,
+};
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, Period, Size};
@@ -106,23 +108,24 @@ impl Config {
         if let Some(count) = self.connections_per_address_max {
             problems.range("connections_per_address_max", count, 1..=self.connections_max);
         }
-        let (input, output) = (self.connection_input_max, self.connection_output_max);
         let gib = Size::mib(1024);
-        problems.range("connection_input_max", input, Size::kib(64)..=gib);
-        problems.range("connection_output_max", output, Size::kib(64)..=gib);
         if let Some(size) = self.request_size_max {
-            problems.range("request_size_max", size, Size::kib(4)..=input);
+            problems.range("request_size_max", size, Size::kib(4)..=gib);
         }
+        problems.range("in_flight_size_max", self.in_flight_size_max, Size::kib(64)..=gib);
+        problems.range("output_size_max", self.output_size_max, Size::kib(64)..=gib);
         problems.range("args_max", self.args_max, 16..=1 << 20);
         problems.range("in_flight_max", self.in_flight_max, 1..=1 << 20);
         let read_size_max = Size(u64::from(READ_SIZE_MAX));
         problems.range("read_size_max", self.read_size_max, Size::kib(4)..=read_size_max);
         problems.range("follows_max", self.follows_max, 1..=100_000);
         problems.range("follow_batch_size", self.follow_batch_size, Size::kib(4)..=read_size_max);
-        let one = Size(input.0.saturating_add(output.0).saturating_add(self.read_size_max.0));
+        problems.range("ingest_batch_size", self.ingest_batch_size, Size::kib(4)..=read_size_max);
+        problems.range("memory_max", self.memory_max, Size::mib(1)..=Size::mib(1 << 30));
+        let one = self.connection_memory();
         let why = format!(
-            "memory_max is {}; give at least {one}: connection_input_max, connection_output_max \
-             and read_size_max of one connection",
+            "memory_max is {}; give at least {one}: request_size_max, in_flight_size_max, \
+             output_size_max and read_size_max of one connection",
             self.memory_max
         );
         problems.refuse(self.memory_max < one, why);
@@ -132,6 +135,13 @@ impl Config {
         if self.idle_timeout != NEVER {
             problems.range("idle_timeout", self.idle_timeout, SECOND..=Period(365 * DAY.0));
         }
+    }
+
+    /// Bytes that one connection may hold, with the largest requests there are.
+    fn connection_memory(&self) -> Size {
+        let request = self.request_size_max.unwrap_or(Size(u64::from(ENTRY_SIZE_MAX)));
+        let parts = [request, self.in_flight_size_max, self.output_size_max, self.read_size_max];
+        Size(parts.iter().fold(0, |sum, part| sum.saturating_add(part.0)))
     }
 
     /// Every address, with the setting that it is from.

@@ -55,11 +55,12 @@ const OTHER: &str = r#"
     request_size_max = "1MiB"
     args_max = 100
     in_flight_max = 10
-    connection_input_max = "1MiB"
-    connection_output_max = "2MiB"
+    in_flight_size_max = "1MiB"
+    output_size_max = "2MiB"
     read_size_max = "1MiB"
     follows_max = 3
     follow_batch_size = "64KiB"
+    ingest_batch_size = "32KiB"
     memory_max = "1GB"
     handshake_timeout = "1m"
     idle_timeout = "1h"
@@ -76,7 +77,6 @@ fn defaults_work_and_are_those_of_the_engine() {
     assert_eq!(config.warnings(), Vec::<String>::new());
     let options = format!("{:?}", config.engine_options());
     assert_eq!(options, format!("{:?}", Options::new("data")));
-    assert_eq!(config.request_size_max(1 << 20), (1 << 20) + REQUEST_OVERHEAD);
     assert_eq!(config.tls_files(), None);
 }
 
@@ -172,6 +172,24 @@ fn every_engine_option_gets_to_the_engine() {
 }
 
 #[test]
+fn limits_of_connections_are_those_of_the_settings_and_the_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new(dir.path()).shards(1).segment_size(1 << 20);
+    let engine = options.open().unwrap();
+    let info = engine.info().wait().unwrap();
+    let limits = Config::default().limits(&info);
+    assert_eq!(limits.request.bytes, info.batch_size_max as usize + (64 << 10));
+    assert_eq!(limits.line, info.record_size_max as usize + LINE_END);
+    assert_eq!(limits.lines, info.batch_size_max as usize / 4);
+    let limits = parse(OTHER).limits(&info);
+    assert_eq!((limits.request.bytes, limits.request.args), (1 << 20, 100));
+    assert_eq!((limits.in_flight, limits.in_flight_bytes), (10, 1 << 20));
+    assert_eq!((limits.output, limits.follows), (2 << 20, 3));
+    assert_eq!((limits.lines, limits.request.line), (32 << 10, 64 << 10));
+    engine.close().wait().unwrap();
+}
+
+#[test]
 fn wrong_files_are_refused_with_the_setting() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("oncelog.toml");
@@ -214,15 +232,16 @@ fn wrong_values_are_refused_with_what_is_allowed() {
         ("threads = 2000", "threads is 2000; give 0 to 1024"),
         ("connections_max = 0", "connections_max is 0; give 1 to"),
         ("connections_per_address_max = 0", "connections_per_address_max is 0; give 1 to 10000"),
-        ("connection_input_max = 1", "connection_input_max is 1B; give 64KiB to 1GiB"),
-        ("connection_output_max = 1", "connection_output_max is 1B; give 64KiB to 1GiB"),
-        ("request_size_max = \"5MiB\"", "request_size_max is 5MiB; give 4KiB to 4MiB"),
+        ("in_flight_size_max = 1", "in_flight_size_max is 1B; give 64KiB to 1GiB"),
+        ("output_size_max = 1", "output_size_max is 1B; give 64KiB to 1GiB"),
+        ("request_size_max = 1", "request_size_max is 1B; give 4KiB to 1GiB"),
+        ("ingest_batch_size = 1", "ingest_batch_size is 1B; give 4KiB to 16MiB"),
         ("args_max = 1", "args_max is 1; give 16 to"),
         ("in_flight_max = 0", "in_flight_max is 0; give 1 to"),
         ("read_size_max = \"17MiB\"", "read_size_max is 17MiB; give 4KiB to 16MiB"),
         ("follows_max = 0", "follows_max is 0; give 1 to"),
         ("follow_batch_size = 1", "follow_batch_size is 1B; give 4KiB to 16MiB"),
-        ("memory_max = \"11MiB\"", "memory_max is 11MiB; give at least 12MiB"),
+        ("memory_max = \"11MiB\"", "memory_max is 11MiB; give at least 13MiB"),
         ("handshake_timeout = \"0s\"", "handshake_timeout is 0s; give 1s to 1day"),
         ("write_timeout = \"0s\"", "write_timeout is 0s; give 1s to 1day"),
         ("stop_timeout = \"2days\"", "stop_timeout is 2days; give 0s to 1day"),
