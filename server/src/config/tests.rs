@@ -100,10 +100,45 @@ fn the_example_shows_every_default_and_its_comments_can_be_used() {
         text.replace(&format!("# {line}\n"), &format!("{line}\n"))
     });
     parse(&uncommented).check().unwrap();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/oncelog.toml");
-    let dist = std::fs::read_to_string(path).unwrap();
     let hint = "write it: oncelog serve --print-config > server/dist/oncelog.toml";
-    assert_eq!(dist, Config::default().to_toml().unwrap(), "{hint}");
+    assert_eq!(read("dist/oncelog.toml"), Config::default().to_toml().unwrap(), "{hint}");
+}
+
+/// The settings as a table of a document.
+fn table() -> String {
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    let mut text = String::from("| setting | default | what it does |\n|---|---|---|\n");
+    for setting in SETTINGS {
+        let default = defaults.get(setting.name).map(|value| format!("`{value}`"));
+        let default = default.unwrap_or_else(|| "none".to_owned());
+        let about = setting.about.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+        text += &format!("| `{}` | {default} | {about} |\n", setting.name);
+    }
+    text
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn the_document_has_every_setting_with_its_default() {
+    let document = read("../docs/operations.md");
+    assert!(document.contains(&table()), "put this table into docs/operations.md:\n{}", table());
+}
+
+#[test]
+fn the_service_and_the_image_start_the_server_with_settings_there_are() {
+    let unit = read("dist/oncelog.service");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let words: Vec<&str> = start.split(' ').skip(2).collect();
+    Cli::try_parse_from([&["serve"], &words[..]].concat()).unwrap();
+
+    let image = read("dist/Containerfile").replace("\\\n", "");
+    let start = image.lines().find_map(|line| line.strip_prefix("CMD ")).unwrap();
+    let words: Vec<String> = serde_json::from_str(start).unwrap();
+    let config = Cli::try_parse_from(words).unwrap().serve.load().unwrap();
+    assert!(config.users.is_some() && config.data == Path::new("/data"));
 }
 
 #[test]

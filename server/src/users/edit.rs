@@ -104,13 +104,16 @@ fn read_password() -> anyhow::Result<String> {
         ensure!(password == rpassword::prompt_password("Again: ")?, "these are two passwords");
         return Ok(password);
     }
+    read_line(&mut std::io::stdin().lock())
+}
+
+/// A line without its end.
+fn read_line(input: &mut impl BufRead) -> anyhow::Result<String> {
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).context("standard input has no password")?;
-    Ok(line
-        .strip_suffix('\n')
-        .map(|line| line.strip_suffix('\r').unwrap_or(line))
-        .unwrap_or(&line)
-        .to_owned())
+    input.read_line(&mut line).context("standard input has no password")?;
+    let end = line.trim_end_matches(['\r', '\n']).len();
+    line.truncate(end);
+    Ok(line)
 }
 
 /// The hash of a password as it stands in a file.
@@ -328,6 +331,14 @@ mod tests {
         assert!(run(&file, &good, Some("")).is_err());
         assert!(run(&file, &good, Some(&"x".repeat(PASSWORD_SIZE_MAX + 1))).is_err());
         assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_password_is_one_line_with_its_spaces() {
+        for text in [" a b ", " a b \n", " a b \r\n", " a b \nmore"] {
+            assert_eq!(read_line(&mut text.as_bytes()).unwrap(), " a b ");
+        }
+        assert!(read_line(&mut &b"\xff\n"[..]).is_err());
     }
 
     #[test]
