@@ -215,10 +215,19 @@ mod tests {
         change.replace(b"one").unwrap();
         assert_eq!(mode(&path), 0o600);
         set_mode(&path, 0o640);
+        // Only the superuser can give files away.
+        let owner = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65_532), Some(65_533)).unwrap();
+            (65_532, 65_533)
+        } else {
+            (path.metadata().unwrap().uid(), path.metadata().unwrap().gid())
+        };
         let change = Change::begin(&path).unwrap();
         assert_eq!(change.read().unwrap().unwrap(), b"one");
         change.replace(b"two").unwrap();
         assert_eq!((std::fs::read(&path).unwrap().as_slice(), mode(&path)), (&b"two"[..], 0o640));
+        let metadata = path.metadata().unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), owner);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
