@@ -94,6 +94,7 @@ mod owner;
 mod ownership;
 mod settings;
 mod restore;
+mod each;
 mod carry;
 mod expiry;
 mod punch;

@@ -179,6 +179,20 @@ impl Log {
         AppendBatch::new(send_batch(self.access(), parts))
     }
 
+    /// Appends records, each of them for itself: as many calls of [`append`](Self::append) at the
+    /// price of one. Those that are right stand next to each other; the answer says of each where
+    /// it stands, or why it was refused. Together they are at most as large as a batch.
+    pub fn append_each<R: Into<NewRecord>>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+    ) -> Response<Vec<Result<Sequence, AppendError>>, AppendError> {
+        let (reply, pending) = reply::pair();
+        let records = records.into_iter().map(Into::into).collect();
+        let (log, author) = (self.id, Author::Anyone);
+        let request = Request::AppendEach { log, author, records, reply };
+        Response::send(self.access(), request, pending)
+    }
+
     /// Reads from a position on. Nothing is read before the first call of
     /// [`next`](Reader::next).
     #[must_use]

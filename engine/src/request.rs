@@ -391,6 +391,17 @@ pub enum Request {
         /// Where the answer goes.
         reply: Reply<Appended, AppendError>,
     },
+    /// Append records, each for itself.
+    AppendEach {
+        /// The log.
+        log: LogId,
+        /// Who appends.
+        author: Author,
+        /// The records.
+        records: Vec<NewRecord>,
+        /// Where the answer goes: one for each record.
+        reply: Reply<Vec<Result<Sequence, AppendError>>, AppendError>,
+    },
     /// Append to one or several logs, all or nothing.
     AppendBatch {
         /// The records.
@@ -491,12 +502,13 @@ impl Request {
     /// Bytes that it counts for in the inbox: its payloads and a little for itself.
     #[must_use]
     pub fn size(&self) -> u64 {
+        let size = |record: &NewRecord| record.payload.len() + RECORD_HEADER_SIZE;
         let parts = |parts: &[Part]| -> usize {
-            let records = parts.iter().flat_map(|part| &part.records);
-            records.map(|record| record.payload.len() + RECORD_HEADER_SIZE).sum()
+            parts.iter().flat_map(|part| &part.records).map(size).sum()
         };
         let payload = match self {
             Self::Append { record, .. } => record.payload.len(),
+            Self::AppendEach { records, .. } => records.iter().map(size).sum(),
             Self::AppendBatch { parts: batch, .. } => parts(batch),
             Self::SnapshotPart { bytes, .. } => bytes.len(),
             Self::Change(change) => change.size(),

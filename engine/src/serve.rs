@@ -64,6 +64,9 @@ impl Shard {
                 self.append((log, author), record, reply, now)
             }
             Request::AppendBatch { parts, reply } => self.append_batch(parts, reply, now),
+            Request::AppendEach { log, author, records, reply } => {
+                self.append_each((log, author), records, reply, now)
+            }
             Request::Read(read) => {
                 self.read(read, now);
                 None
@@ -144,6 +147,10 @@ impl Shard {
                 let error = stopped.into();
                 self.metrics.commit_refused(&error);
                 self.answer_now(Answer::Commit(commit.reply, Err(error)));
+            }
+            Request::AppendEach { reply, .. } => {
+                self.metrics.append_refused(&stopped.clone().into());
+                self.refuse_with(reply, stopped);
             }
             Request::AppendBatch { reply, .. } => {
                 self.metrics.append_refused(&stopped.clone().into());

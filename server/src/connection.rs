@@ -8,6 +8,7 @@
 //!
 //! Appends of one connection are under way together and share entries; everything else waits for
 //! what is before it, and is waited for. So requests take effect in the order in which they came.
+//! Appends to one log that came together are carried out together, and answered one by one.
 //!
 //! Invariants:
 //! - One slot for each request that was taken and not answered; replies leave from the front.
@@ -17,20 +18,27 @@
 //!
 //! Not here: what the answers are (`session`, `talk`), sockets (`worker`), time.
 
+mod feeding;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::command::{Command, Order, Talk, parse};
+use crate::command::{By, Command, Order, Talk, parse};
 use crate::error::Refusal;
 use crate::frame::{Input, Next, RequestLimits};
 use crate::reply::{Protocol, Reply};
-use crate::rights::User;
+use crate::rights::{Right, User};
 use crate::talk;
+use feeding::Feeding;
 
 /// Bytes that are read beside requests that cannot start yet.
 pub const READ_AHEAD: usize = 64 << 10;
+
+/// Appends that are carried out together, and their bytes.
+const GATHERED_MAX: usize = 256;
+const GATHERED_BYTES: usize = 64 << 10;
 
 /// What a connection may hold.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +64,8 @@ pub struct Limits {
 pub struct Work {
     /// For its reply.
     pub ticket: u64,
+    /// For the replies of further appends that were gathered: one for each record behind the first.
+    pub more: Vec<u64>,
     /// Its place in the table of commands.
     pub spec: usize,
     /// What to do.
@@ -78,18 +88,6 @@ struct Slot {
     protocol: Protocol,
     bytes: usize,
     reply: Option<Reply>,
-}
-
-/// A connection that only feeds a log.
-#[derive(Debug)]
-struct Feeding {
-    log: String,
-    /// Lines that are durable.
-    count: u64,
-    /// The last count that was told.
-    told: u64,
-    /// How many lines are under way.
-    under_way: u64,
 }
 
 /// See the module's head.
@@ -158,7 +156,7 @@ impl Connection {
     #[must_use]
     pub fn feeding(id: u64, limits: Limits, log: String) -> Self {
         let mut connection = Self::new(id, limits, Some(Arc::new(User::everyone())));
-        connection.feeding = Some(Feeding { log, count: 0, told: 0, under_way: 0 });
+        connection.feeding = Some(Feeding::new(log));
         connection
     }
 
@@ -171,6 +169,18 @@ impl Connection {
     /// Somebody whom the transport knows, by a certificate.
     pub fn handle_identity(&mut self, user: Arc<User>) {
         (self.user, self.default_user) = (Some(Arc::clone(&user)), Some(user));
+    }
+
+    /// What the user may do has changed. What was started is not looked at again.
+    pub fn handle_user(&mut self, user: Arc<User>) {
+        let may_read = |log: &String| user.may(Right::Read, log);
+        let (stay, go) = std::mem::take(&mut self.follows).into_iter().partition(may_read);
+        self.follows = stay;
+        for log in Vec::from_iter(go) {
+            let why = Refusal::new("NOPERM", "you may not read it any more");
+            self.handle_unfollowed(&log, why);
+        }
+        self.user = Some(user);
     }
 
     /// Bytes that came.
@@ -214,7 +224,8 @@ impl Connection {
         let is_full = self.slots.len() >= self.limits.in_flight || !self.wants_push();
         let waits = self.waiting.is_some() || self.alone.is_some() || is_full;
         let waits = waits || self.feeding.is_some();
-        let room = READ_AHEAD.max(if self.feeding.is_some() { self.limits.lines } else { 0 });
+        let lines = self.limits.lines.max(self.limits.line) + READ_AHEAD;
+        let room = if self.feeding.is_some() { lines } else { READ_AHEAD };
         !self.input_ended && !self.closing && (!waits || self.input.len() < room)
     }
 
@@ -294,7 +305,9 @@ impl Connection {
                 return None;
             }
             let user = self.user.clone().unwrap_or_else(|| Arc::new(User::nobody()));
-            return Some(self.start(spec, command, user));
+            let mut work = self.start(spec, command, user);
+            self.gather(&mut work);
+            return Some(work);
         }
     }
 
@@ -368,13 +381,15 @@ impl Connection {
     }
 
     fn may_start(&self, command: &Command) -> bool {
-        let fits = self.in_flight_bytes + command.bytes() <= self.limits.in_flight_bytes;
         match command.order() {
             Order::Alone => self.slots.is_empty(),
-            Order::Together => {
-                self.slots.is_empty() || (fits && self.slots.len() < self.limits.in_flight)
-            }
+            Order::Together => self.slots.is_empty() || self.fits(command.bytes()),
         }
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        let fits = self.in_flight_bytes + bytes <= self.limits.in_flight_bytes;
+        fits && self.slots.len() < self.limits.in_flight
     }
 
     fn start(&mut self, spec: usize, command: Command, user: Arc<User>) -> Work {
@@ -385,7 +400,30 @@ impl Connection {
         if let Command::Auth { hello, .. } = &command {
             self.hello.clone_from(hello);
         }
-        Work { ticket, spec, command, user }
+        Work { ticket, more: Vec::new(), spec, command, user }
+    }
+
+    /// Adds appends of anyone to the same log that came behind one.
+    fn gather(&mut self, work: &mut Work) {
+        let Command::Append { log, records, by: By::Anyone } = &mut work.command else { return };
+        let (mut bytes, is_one) = (records[0].payload.len(), records.len() == 1);
+        while is_one && records.len() < GATHERED_MAX && bytes < GATHERED_BYTES {
+            let Some((spec, next)) = self.next_command() else { return };
+            match next {
+                Command::Append { log: to, records: more, by: By::Anyone }
+                    if to == *log && more.len() == 1 && self.fits(more[0].payload.len()) =>
+                {
+                    let size = more[0].payload.len();
+                    bytes += size;
+                    work.more.push(self.add_slot(size));
+                    records.extend(more);
+                }
+                next => {
+                    self.waiting = Some((spec, next));
+                    return;
+                }
+            }
+        }
     }
 
     fn add_slot(&mut self, bytes: usize) -> u64 {
@@ -479,75 +517,6 @@ impl Connection {
         self.follows.retain(|followed| followed != log);
         let name = Reply::text(log);
         self.handle_push(vec![Reply::word("unfollow"), name, Reply::text(why.line())]);
-    }
-
-    /// The answer to `INGEST`: lines are records from now on.
-    pub fn handle_feeding(&mut self, ticket: u64, log: String) {
-        self.handle_reply(ticket, Reply::OK);
-        self.feeding = Some(Feeding { log, count: 0, told: 0, under_way: 0 });
-    }
-
-    fn poll_lines(&mut self) -> Option<Work> {
-        let Some(feeding) = &mut self.feeding else { return None };
-        match self.input.next_lines(self.limits.line, self.limits.lines) {
-            Err(refusal) => {
-                let told = format!("{}; {} lines are durable", refusal.text, feeding.count);
-                self.handle_refusal(Refusal::new(refusal.word, told));
-                None
-            }
-            Ok(lines) if lines.is_empty() => {
-                if self.input_ended {
-                    let (left, count) = (self.input.len(), feeding.count);
-                    if left > 0 {
-                        let text = format!(
-                            "the last {left} bytes have no line end and were not stored; {count} \
-                             lines are durable"
-                        );
-                        self.handle_refusal(Refusal::new("ERR", text));
-                    }
-                    self.closing = true;
-                }
-                None
-            }
-            Ok(lines) => {
-                self.taken += 1;
-                feeding.under_way = lines.len() as u64;
-                let log = feeding.log.clone();
-                let user = Arc::clone(self.user.as_ref().expect("who feeds has logged in"));
-                let spec = crate::command::table::find(b"INGEST").expect("it is in the table");
-                Some(self.start(spec, Command::Lines { log, lines }, user))
-            }
-        }
-    }
-
-    /// The answer to lines: how many of all that came are durable, or why these are not.
-    pub fn handle_lines(&mut self, ticket: u64, result: Result<(), Refusal>) {
-        let slot = self.slots.pop_front().expect("lines are alone");
-        assert!(ticket == self.first && self.slots.is_empty(), "lines are alone");
-        self.first += 1;
-        self.in_flight_bytes -= slot.bytes;
-        self.alone = None;
-        let feeding = self.feeding.as_mut().expect("who has lines feeds");
-        match result {
-            Ok(()) => feeding.count += std::mem::take(&mut feeding.under_way),
-            Err(refusal) => {
-                let told = format!("{}; {} lines are durable", refusal.text, feeding.count);
-                self.handle_refusal(Refusal::new(refusal.word, told));
-            }
-        }
-        self.tell_count();
-    }
-
-    /// Tells the newest count, unless an older one was not sent yet: whoever never reads them
-    /// costs no memory.
-    fn tell_count(&mut self) {
-        if let Some(feeding) = &mut self.feeding
-            && self.output.is_empty()
-            && feeding.told < feeding.count
-        {
-            feeding.told = feeding.count;
-            Reply::Number(feeding.count).encode(self.protocol, &mut self.output);
-        }
     }
 
     /// Bytes to be sent.

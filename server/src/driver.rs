@@ -15,11 +15,14 @@
 //!
 //! Not here: decisions about requests (`connection`), accepting (`serve`).
 
+mod clocks;
+
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,27 +35,27 @@ use crate::error::Refusal;
 use crate::front::Refused;
 use crate::reading::Following;
 use crate::reply::Reply;
-use crate::session::{Answer, Outcome, Session};
+use crate::session::{Answer, Outcome, Preparing, Session};
 use crate::shared::Shared;
 use crate::socket::Socket;
 use crate::tls;
+use clocks::Clocks;
 
 /// Turns of one connection before others have theirs.
 const TURNS: usize = 32;
 /// Bytes that are read at once at first; more where they come.
 const BUFFER_MIN: usize = 4 << 10;
 const BUFFER_MAX: usize = 64 << 10;
-/// How long the last reply may take to be read before the socket goes.
-const LINGER: Duration = Duration::from_secs(2);
 /// How long to wait where connections hold all the memory that they may.
 const MEMORY_WAIT: Duration = Duration::from_millis(20);
 
 type Reading = Pin<Box<dyn Future<Output = (io::Result<usize>, Vec<u8>)>>>;
 type Writing = Pin<Box<dyn Future<Output = (io::Result<usize>, Bytes)>>>;
-type Preparing = Pin<Box<dyn Future<Output = Result<(), Refusal>>>>;
 
 struct Running {
     ticket: u64,
+    /// Of what was gathered behind it.
+    more: Vec<u64>,
     spec: usize,
     since: Instant,
     /// Bytes that its reply may have.
@@ -60,21 +63,6 @@ struct Running {
     /// It waits for what may never come, and may be answered with nothing instead.
     waits: bool,
     answer: Answer,
-}
-
-/// When the peer must have done something.
-struct Clocks {
-    connected: Instant,
-    /// Requests that were taken when it was last looked.
-    taken: u64,
-    /// When it took or gave something.
-    active: Instant,
-    /// When bytes were last written, or it was begun.
-    written: Instant,
-    /// When the end began.
-    ended: Option<Instant>,
-    /// When the server began to stop.
-    stopped: Option<Instant>,
 }
 
 /// See the module's head.
@@ -88,7 +76,7 @@ pub(crate) struct Driver {
     preparing: Option<(Work, Preparing)>,
     /// The ticket of a request that waits for room in its shard's inbox.
     stalled: Option<u64>,
-    following: Vec<Box<Following>>,
+    following: Vec<Following>,
     reading: Option<Reading>,
     writing: Option<Writing>,
     /// For the next read.
@@ -101,6 +89,8 @@ pub(crate) struct Driver {
     reserved: usize,
     /// Bytes that were counted as held.
     held: usize,
+    /// Of the users that were looked at.
+    users_version: u64,
     clocks: Clocks,
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<dyn Future<Output = ()>>>,
@@ -117,21 +107,13 @@ impl Driver {
         session: Session,
         tls: Option<tls::Session>,
     ) -> Self {
-        let now = Instant::now();
         let mut stop = shared.stop.subscribe();
         let stop = Box::pin(async move {
             // Fails once nobody can say it any more, which is a stop as well.
             let _ = stop.wait_for(|stop| *stop).await;
         });
-        let clocks = Clocks {
-            connected: now,
-            taken: 0,
-            active: now,
-            written: now,
-            ended: None,
-            stopped: None,
-        };
         Self {
+            users_version: shared.users_version.load(Ordering::Relaxed),
             timer: Box::pin(tokio::time::sleep(shared.times.tick())),
             shared,
             socket,
@@ -149,7 +131,7 @@ impl Driver {
             left: Bytes::new(),
             reserved: 0,
             held: 0,
-            clocks,
+            clocks: Clocks::new(Instant::now()),
             stop,
         }
     }
@@ -165,6 +147,7 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         for _ in 0..TURNS {
             let mut went = self.poll_stop(cx);
+            self.look_at_users();
             went |= self.poll_answers(cx);
             went |= self.poll_starts(cx);
             went |= self.poll_following(cx);
@@ -181,6 +164,24 @@ impl Driver {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Users may have been read again: what they may do changes, also for who is there.
+    fn look_at_users(&mut self) {
+        let version = self.shared.users_version.load(Ordering::Relaxed);
+        if version == self.users_version {
+            return;
+        }
+        self.users_version = version;
+        if let Some(user) = self.connection.user().filter(|_| !self.connection.is_feeding()) {
+            match self.shared.user_now(&user.name) {
+                Some(user) => self.connection.handle_user(user),
+                None => {
+                    let text = "you are no user of this server any more";
+                    self.connection.handle_refusal(Refusal::new("NOAUTH", text));
+                }
+            }
+        }
     }
 
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
@@ -212,19 +213,32 @@ impl Driver {
             let running = self.running.pop_front().expect("it was just looked at");
             self.reserved -= running.reserved;
             let micros = running.since.elapsed().as_micros();
-            self.shared.front.answered(running.spec, u64::try_from(micros).unwrap_or(u64::MAX));
+            let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+            self.shared.front.answered(running.spec, micros);
             if self.stalled == Some(running.ticket) {
                 self.stalled = None;
             }
-            self.take(running.ticket, outcome);
+            for _ in &running.more {
+                self.shared.front.answered(running.spec, micros);
+            }
+            self.take((running.ticket, running.more), outcome);
             went = true;
         }
         went
     }
 
-    fn take(&mut self, ticket: u64, outcome: Outcome) {
+    fn take(&mut self, (ticket, more): (u64, Vec<u64>), outcome: Outcome) {
         let front = &self.shared.front;
         match outcome {
+            Outcome::Each(replies) => {
+                assert_eq!(replies.len(), more.len() + 1, "each of them has an answer");
+                for (ticket, reply) in std::iter::once(ticket).chain(more).zip(replies) {
+                    if let Reply::Error(refusal) = &reply {
+                        front.error(refusal.index());
+                    }
+                    self.connection.handle_reply(ticket, reply);
+                }
+            }
             Outcome::Reply(reply) => {
                 if let Reply::Error(refusal) = &reply {
                     front.error(refusal.index());
@@ -279,7 +293,7 @@ impl Driver {
                         return went;
                     }
                     let Some(work) = self.connection.poll_work() else { return went };
-                    self.shared.front.request(work.spec);
+                    (0..=work.more.len()).for_each(|_| self.shared.front.request(work.spec));
                     work
                 }
             };
@@ -292,25 +306,28 @@ impl Driver {
     }
 
     fn fail(&mut self, work: &Work, refusal: Refusal) {
-        self.shared.front.error(refusal.index());
-        self.shared.front.answered(work.spec, 0);
-        match work.command {
-            Command::Lines { .. } => self.connection.handle_lines(work.ticket, Err(refusal)),
-            _ => self.connection.handle_reply(work.ticket, Reply::Error(refusal)),
+        for ticket in std::iter::once(work.ticket).chain(work.more.iter().copied()) {
+            let refusal = refusal.clone();
+            self.shared.front.error(refusal.index());
+            self.shared.front.answered(work.spec, 0);
+            match work.command {
+                Command::Lines { .. } => self.connection.handle_lines(ticket, Err(refusal)),
+                _ => self.connection.handle_reply(ticket, Reply::Error(refusal)),
+            }
         }
     }
 
     fn start(&mut self, work: Work) {
-        let Work { ticket, spec, command, user } = work;
+        let Work { ticket, more, spec, command, user } = work;
         let waits = matches!(command, Command::Read { block_ms: Some(_), .. });
         let reserved = self.session.reply_size(&command);
-        let (answer, is_sent) = self.session.start(command, user);
+        let (answer, is_sent) = self.session.start(command, user, !more.is_empty());
         if !is_sent {
             self.stalled = Some(ticket);
         }
         let since = Instant::now();
         self.reserved += reserved;
-        self.running.push_back(Running { ticket, spec, since, reserved, waits, answer });
+        self.running.push_back(Running { ticket, more, spec, since, reserved, waits, answer });
         self.account();
     }
 
@@ -519,37 +536,6 @@ impl Driver {
                 cx.waker().wake_by_ref();
             }
         }
-    }
-
-    /// What the peer has not done in time.
-    fn overdue(&mut self, now: Instant) -> Option<&'static str> {
-        let times = &self.shared.times;
-        let clocks = &mut self.clocks;
-        if self.connection.taken() != clocks.taken {
-            clocks.taken = self.connection.taken();
-            clocks.active = now;
-        }
-        let over = |since: Instant, limit: Duration| now.duration_since(since) >= limit;
-        if clocks.ended.is_some_and(|since| over(since, LINGER)) {
-            return Some("it did not end the connection");
-        }
-        if clocks.stopped.is_some_and(|since| over(since, times.stop)) {
-            return Some("the server stops, and did not wait any longer");
-        }
-        if self.writing.is_some() && over(clocks.written, times.write) {
-            return Some("it did not take its replies");
-        }
-        let greets = self.connection.user().is_none();
-        let greets = greets || self.tls.as_ref().is_some_and(tls::Session::is_handshaking);
-        if greets && over(clocks.connected, times.handshake) {
-            self.shared.front.refused(Refused::Auth);
-            return Some("it did not say who it is");
-        }
-        let is_idle = self.connection.is_idle() && self.running.is_empty();
-        if is_idle && !times.idle.is_zero() && over(clocks.active, times.idle) {
-            return Some("nothing happened on it");
-        }
-        None
     }
 }
 

@@ -14,6 +14,7 @@
 //! Not here: what arguments mean (`command`), and quoting (`inline`).
 
 use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
 use redis_protocol::resp2::decode::decode_bytes;
 use redis_protocol::resp2::types::BytesFrame;
 
@@ -167,7 +168,7 @@ impl Input {
     }
 
     fn next_line(&mut self, limits: &RequestLimits) -> Option<Next> {
-        let Some(line) = self.take_line(limits.line) else { return None };
+        let line = self.take_line(limits.line)?;
         Some(match (self.refused.take(), line) {
             (Some(refusal), _) => Next::Refused(refusal),
             (None, line) => match inline::split(&line) {
@@ -177,10 +178,13 @@ impl Input {
         })
     }
 
+    fn line_end(&self) -> Option<usize> {
+        memchr(b'\n', &self.buffer[self.at..]).map(|end| self.at + end)
+    }
+
     /// The next line without its end. One that is too long is thrown away and leaves `refused`.
     fn take_line(&mut self, max: usize) -> Option<Bytes> {
-        let end = self.buffer[self.at..].iter().position(|byte| *byte == b'\n');
-        let Some(end) = end.map(|end| self.at + end) else {
+        let Some(end) = self.line_end() else {
             self.at = self.buffer.len();
             if self.at >= max || self.refused.is_some() {
                 self.refused.get_or_insert_with(|| too_long(max));
@@ -206,7 +210,11 @@ impl Input {
     /// The line behind those that were given before is longer than `line_max`.
     pub fn next_lines(&mut self, line_max: usize, bytes_max: usize) -> Result<Vec<Bytes>, Refusal> {
         let (mut lines, mut bytes) = (Vec::new(), 0);
-        while bytes < bytes_max && self.refused.is_none() {
+        while self.refused.is_none() {
+            let line = self.line_end().unwrap_or(0);
+            if bytes > 0 && bytes + line + LINE_COST > bytes_max {
+                break;
+            }
             // The line that was too long is refused once those before it were taken.
             let Some(line) = self.take_line(line_max) else { break };
             if self.refused.is_none() {
@@ -367,7 +375,7 @@ mod tests {
         assert!(input.next_lines(8, 100).unwrap().is_empty());
         input.extend(b"\nfour\n123456789\n");
         assert_eq!(input.next_lines(8, 6).unwrap(), ["three"]);
-        assert_eq!(input.next_lines(8, 100).unwrap(), ["four"]);
+        assert_eq!(input.next_lines(8, 6).unwrap(), ["four"]);
         assert_eq!(input.next_lines(8, 100).unwrap_err().word, "TOOLARGE");
     }
 }

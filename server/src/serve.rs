@@ -9,7 +9,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,10 @@ impl Server {
     pub fn reload(&self) {
         if let Some(login) = &self.shared.login {
             match login.users.reload(|users| self.config.check_users(users)) {
-                Ok(users) => tracing::info!(users = users.count(), "users were read again"),
+                Ok(users) => {
+                    self.shared.users_version.fetch_add(1, Ordering::SeqCst);
+                    tracing::info!(users = users.count(), "users were read again");
+                }
                 Err(error) => tracing::error!(%error, "users stay as they were"),
             }
         }
@@ -183,6 +186,7 @@ fn share(config: &Config, engine: Engine) -> anyhow::Result<Shared> {
         started: Instant::now(),
         ids: AtomicU64::new(1),
         stop: watch::Sender::new(false),
+        users_version: AtomicU64::new(0),
         uring: AtomicBool::new(false),
         limits: config.limits(&info),
         times,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use oncelog::{AppendError, Batch, Log, LogError, LogInfo, LogOptions, NewRecord};
+use oncelog::{AppendError, Batch, Log, LogError, LogInfo, LogOptions, NewRecord, Sequence};
 
 use crate::about;
 use crate::claims::Change;
@@ -36,14 +36,18 @@ const FULL_DISK_WAIT: Duration = Duration::from_millis(500);
 /// What became of a request.
 pub(crate) enum Outcome {
     Reply(Reply),
+    /// Of appends that were gathered, in order.
+    Each(Vec<Reply>),
     Login(Result<Arc<User>, Refusal>),
-    Followed(Box<Following>),
+    Followed(Following),
     Feeding(String),
     /// How many lines are durable, or why none of them is.
     Lines(Result<u64, Refusal>),
 }
 
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Outcome>>>;
+/// Ready once the logs of a command are known.
+pub(crate) type Preparing = Pin<Box<dyn Future<Output = Result<(), Refusal>>>>;
 
 /// Carries out the requests of one connection.
 pub(crate) struct Session {
@@ -64,10 +68,7 @@ impl Session {
     }
 
     /// Opens the logs that a command needs and that are not known yet. `None`: it can start.
-    pub(crate) fn prepare(
-        &self,
-        command: &Command,
-    ) -> Option<Pin<Box<dyn Future<Output = Result<(), Refusal>>>>> {
+    pub(crate) fn prepare(&self, command: &Command) -> Option<Preparing> {
         let names = command.logs();
         let missing: Vec<_> = names.iter().filter(|name| self.handle(name).is_none()).collect();
         if missing.is_empty() {
@@ -103,10 +104,18 @@ impl Session {
 
     /// Asks the engine. The logs of the command are known. Says also whether the request is on its
     /// way: if not, those behind it would overtake it.
-    pub(crate) fn start(&self, command: Command, user: Arc<User>) -> (Answer, bool) {
+    ///
+    /// `gathered`: each of its records was a request of its own.
+    pub(crate) fn start(
+        &self,
+        command: Command,
+        user: Arc<User>,
+        gathered: bool,
+    ) -> (Answer, bool) {
         let known = |name: &str| self.handle(name);
         match command {
             Command::Append { log, records, by } => match known(&log) {
+                Some(log) if gathered => append_each(&log, records),
                 Some(log) => append(&log, records, by),
                 None => refused(not_found(&log)),
             },
@@ -167,7 +176,7 @@ impl Session {
                     Ok(handle) => {
                         let bytes = shared.follow_batch_size;
                         let reader = handle.reader(from).max_bytes(bytes);
-                        Outcome::Followed(Box::new(Following::new(log, reader, dlsn)))
+                        Outcome::Followed(Following::new(log, reader, dlsn))
                     }
                     Err(error) => Outcome::Reply(Reply::Error(error.into())),
                 }
@@ -251,6 +260,27 @@ fn append(log: &Log, mut records: Vec<NewRecord>, by: By) -> (Answer, bool) {
             (answer, is_sent)
         }
     }
+}
+
+/// Requests that came together, carried out together: each is answered for itself.
+fn append_each(log: &Log, records: Vec<NewRecord>) -> (Answer, bool) {
+    let count = records.len();
+    let response = log.append_each(records);
+    let is_sent = response.is_sent();
+    let answer = async move {
+        let refused = |error: AppendError| Reply::Error(error.into());
+        Outcome::Each(match response.await {
+            Ok(each) => {
+                let reply = |place: Result<Sequence, AppendError>| match place {
+                    Ok(sequence) => Reply::Number(sequence.get()),
+                    Err(error) => refused(error),
+                };
+                each.into_iter().map(reply).collect()
+            }
+            Err(error) => vec![refused(error); count],
+        })
+    };
+    (Box::pin(answer), is_sent)
 }
 
 fn batch(records: Vec<(Log, Bytes)>, owners: &[(String, oncelog::Epoch)]) -> (Answer, bool) {

@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     pub(crate) read_size_max: u32,
     pub(crate) follow_batch_size: u32,
     pub(crate) create_logs: bool,
+    /// How often users were read again.
+    pub(crate) users_version: AtomicU64,
     /// `None`: everyone who connects may do everything.
     pub(crate) login: Option<Login>,
     pub(crate) tls: Option<Tls>,
@@ -119,6 +121,14 @@ impl Shared {
     /// Whose certificate it is.
     pub(crate) fn user_of(&self, certificate: &CertificateDer<'_>) -> Option<Arc<User>> {
         self.login.as_ref()?.users.current().by_certificate(certificate)
+    }
+
+    /// What somebody who has logged in may do now; `None` if they are no user any more.
+    pub(crate) fn user_now(&self, name: &str) -> Option<Arc<User>> {
+        match &self.login {
+            None => self.anyone(),
+            Some(login) => login.users.current().get(name).cloned(),
+        }
     }
 
     /// Who somebody says they are, if the password is theirs.

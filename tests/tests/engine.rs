@@ -373,6 +373,8 @@ fn logs_are_created_opened_listed_and_dropped_by_name() {
         engine.drop_log("a").wait().unwrap();
         assert!(matches!(waiting.join().unwrap(), Err(ReadError::Dropped)));
         assert!(matches!(old.append("x").wait(), Err(AppendError::Dropped)));
+        let each = old.append_each(["x"]).wait().unwrap();
+        assert!(matches!(each[..], [Err(AppendError::Dropped)]));
         assert!(matches!(engine.drop_log("a").wait(), Err(LogError::NoSuchLog { .. })));
         let new = engine.create_log("a").wait().unwrap();
         assert_ne!(new.id(), old.id());
@@ -500,4 +502,35 @@ fn options_that_cannot_work_are_refused_not_corrected() {
     assert!(error.to_string().contains("made with 1 shards"), "{error}");
     assert!(new("c").segment_size(1 << 21).open().is_err());
     new("c").open().unwrap();
+}
+
+#[test]
+fn of_records_asked_for_each_for_itself_only_the_wrong_ones_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Options::new(dir.path()).segment_size(1 << 20).shards(1).open().unwrap();
+    let engine = open();
+    let log = engine.create_log("a").wait().unwrap();
+    let with = |text: &'static str, txid| NewRecord::new(text).with_txid(TxId::new(txid));
+    let large = NewRecord::new(vec![0; 2 << 20]);
+    let records = [with("1", 5), large, with("late", 4), with("2", 6), with("late", 5), "3".into()];
+    let each = log.append_each(records).wait().unwrap();
+    let places: Vec<_> = each.iter().map(|place| place.as_ref().ok().map(|s| s.get())).collect();
+    assert_eq!(places, [Some(0), None, None, Some(1), None, Some(2)]);
+    assert!(matches!(each[1], Err(AppendError::TooLarge { .. })));
+    assert!(matches!(each[2], Err(AppendError::TxIdDecreased { .. })));
+    let (txid, last) = (TxId::new(5), TxId::new(6));
+    assert!(matches!(each[4], Err(AppendError::TxIdDecreased { txid: t, last: l })
+        if (t, l) == (txid, last)));
+    let none = log.append_each(Vec::<NewRecord>::new()).wait().unwrap();
+    assert!(none.is_empty());
+    let too_much = log.append_each((0..20).map(|_| vec![0; 100_000])).wait();
+    assert!(matches!(too_much, Err(AppendError::BatchTooLarge { .. })));
+    engine.close().wait().unwrap();
+
+    let engine = open();
+    let log = engine.open_log("a").wait().unwrap();
+    assert_eq!(payloads(&log, From::Earliest), ["1", "2", "3"]);
+    log.seal().wait().unwrap();
+    let each = log.append_each(["x", "y"]).wait().unwrap();
+    assert!(each.iter().all(|one| matches!(one, Err(AppendError::Sealed { .. }))));
 }

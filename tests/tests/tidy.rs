@@ -43,6 +43,7 @@ const LAYERS: &[&[&str]] = &[
         "ownership",
         "settings",
         "restore",
+        "each",
         "carry",
         "expiry",
         "punch",

@@ -30,8 +30,9 @@ fn appends(connection: &mut Connection) -> Vec<(u64, String)> {
     let mut found = Vec::new();
     while let Some(work) = connection.poll_work() {
         let Command::Append { records, .. } = work.command else { panic!("{:?}", work.command) };
-        let NewRecord { payload, .. } = &records[0];
-        found.push((work.ticket, String::from_utf8_lossy(payload).into_owned()));
+        let tickets = std::iter::once(work.ticket).chain(work.more);
+        let text = |record: NewRecord| String::from_utf8_lossy(&record.payload).into_owned();
+        found.extend(tickets.zip(records.into_iter().map(text)));
     }
     found
 }
@@ -47,6 +48,26 @@ fn appends_are_under_way_together_and_answered_in_order() {
     connection.handle_reply(0, Reply::Number(10));
     assert_eq!(sent(&mut connection), ":10\r\n+PONG\r\n:11\r\n$1\r\nx\r\n");
     assert!(connection.is_idle());
+}
+
+#[test]
+fn appends_to_one_log_that_came_together_are_one_piece_of_work() {
+    let mut connection = open();
+    connection.handle_input(b"APPEND a 1\nAPPEND a 2\nFOO\nAPPEND a 3\nAPPEND b 4\n");
+    let work = connection.poll_work().unwrap();
+    assert_eq!((work.ticket, work.more), (0, vec![1, 3]), "what is refused stands between");
+    for (ticket, number) in [(0, 10), (1, 11), (3, 12)] {
+        connection.handle_reply(ticket, Reply::Number(number));
+    }
+    let told = sent(&mut connection);
+    assert!(told.starts_with(":10\r\n:11\r\n-ERR") && told.ends_with(":12\r\n"), "{told}");
+    assert_eq!(appends(&mut connection), [(4, "4".to_owned())]);
+    for line in ["MAPPEND a 2 x y", "APPEND a x OWNER 1", "MAPPEND a 1 x WRITER w 1 1"] {
+        let mut connection = open();
+        connection.handle_input(format!("APPEND a 1\n{line}\nAPPEND a 2\n").as_bytes());
+        let work = connection.poll_work().unwrap();
+        assert!(work.more.is_empty(), "{line} is whole, or by somebody");
+    }
 }
 
 #[test]

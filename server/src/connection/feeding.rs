@@ -1,0 +1,113 @@
+//! Connections whose lines are records: groups of them, and the counts that answer.
+//!
+//! ```text
+//! lines -> poll_lines -> one group under way at a time -> handle_lines -> count -> tell_count
+//! ```
+//!
+//! Invariants:
+//! - A count that was told is one of lines that are durable, and of all lines before them.
+//! - Who never reads counts costs no memory: a newer one takes the place of one that was not sent.
+//!
+//! Not here: cutting bytes into lines (`frame`).
+
+use std::sync::Arc;
+
+use super::{Connection, Work};
+use crate::command::{Command, table};
+use crate::error::Refusal;
+use crate::reply::Reply;
+
+/// A connection that only feeds a log.
+#[derive(Debug)]
+pub(super) struct Feeding {
+    log: String,
+    /// Lines that are durable.
+    count: u64,
+    /// The last count that was told.
+    told: u64,
+    /// How many lines are under way.
+    under_way: u64,
+}
+
+impl Feeding {
+    pub(super) fn new(log: String) -> Self {
+        Self { log, count: 0, told: 0, under_way: 0 }
+    }
+}
+
+impl Connection {
+    /// Whether each of its lines is a record.
+    #[must_use]
+    pub fn is_feeding(&self) -> bool {
+        self.feeding.is_some()
+    }
+
+    /// The answer to `INGEST`: lines are records from now on.
+    pub fn handle_feeding(&mut self, ticket: u64, log: String) {
+        self.handle_reply(ticket, Reply::OK);
+        self.feeding = Some(Feeding::new(log));
+    }
+
+    pub(super) fn poll_lines(&mut self) -> Option<Work> {
+        let Some(feeding) = &mut self.feeding else { return None };
+        match self.input.next_lines(self.limits.line, self.limits.lines) {
+            Err(refusal) => {
+                let told = format!("{}; {} lines are durable", refusal.text, feeding.count);
+                self.handle_refusal(Refusal::new(refusal.word, told));
+                None
+            }
+            Ok(lines) if lines.is_empty() => {
+                if self.input_ended {
+                    let (left, count) = (self.input.len(), feeding.count);
+                    if left > 0 {
+                        let text = format!(
+                            "the last {left} bytes have no line end and were not stored; {count} \
+                             lines are durable"
+                        );
+                        self.handle_refusal(Refusal::new("ERR", text));
+                    }
+                    self.closing = true;
+                }
+                None
+            }
+            Ok(lines) => {
+                self.taken += 1;
+                feeding.under_way = lines.len() as u64;
+                let log = feeding.log.clone();
+                let user = Arc::clone(self.user.as_ref().expect("who feeds has logged in"));
+                let spec = table::find(b"INGEST").expect("it is in the table");
+                Some(self.start(spec, Command::Lines { log, lines }, user))
+            }
+        }
+    }
+
+    /// The answer to lines: how many of all that came are durable, or why these are not.
+    pub fn handle_lines(&mut self, ticket: u64, result: Result<(), Refusal>) {
+        let slot = self.slots.pop_front().expect("lines are alone");
+        assert!(ticket == self.first && self.slots.is_empty(), "lines are alone");
+        self.first += 1;
+        self.in_flight_bytes -= slot.bytes;
+        self.alone = None;
+        let feeding = self.feeding.as_mut().expect("who has lines feeds");
+        match result {
+            Ok(()) => feeding.count += std::mem::take(&mut feeding.under_way),
+            Err(refusal) => {
+                let told = format!("{}; {} lines are durable", refusal.text, feeding.count);
+                self.handle_refusal(Refusal::new(refusal.word, told));
+            }
+        }
+        self.tell_count();
+    }
+
+    /// Tells the newest count, unless an older one was not sent yet: whoever never reads them
+    /// costs no memory.
+    pub(super) fn tell_count(&mut self) {
+        if let Some(feeding) = &mut self.feeding
+            && self.output.is_empty()
+            && feeding.told < feeding.count
+        {
+            feeding.told = feeding.count;
+            Reply::Number(feeding.count).encode(self.protocol, &mut self.output);
+        }
+    }
+}
