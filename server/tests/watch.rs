@@ -216,6 +216,7 @@ fn health_ends_when_the_engine_stops_and_readiness_with_the_stage() {
     }
     let page = server.get("/");
     assert!(page.status == 200 && page.body.contains(">stopped<"), "{}", page.body);
+    assert!(page.body.contains("not known"), "no figure of before stands there: {}", page.body);
 }
 
 #[test]

@@ -180,17 +180,7 @@ fn tiles(html: &mut Html, view: &View) {
     ));
     curve(html, &view.paces);
     html.put(format_args!("</div>"));
-    if let Ok(metrics) = &view.metrics {
-        let total = &metrics.total;
-        let [p50, p99] = [0.5, 0.99].map(|part| micros(total.append_latency.quantile(part)));
-        tile(html, "Durable within", &p50, "", &format!("median; 99 % within {p99}"));
-        let reads = format!("{} waiting at the tail", count(total.reads_parked));
-        tile(html, "Read", &rate(pace.read_records), "records/s", &reads);
-        let processors = format!("{} processors", count(total.processors));
-        tile(html, "Committed", &rate(pace.commits), "commits/s", &processors);
-        let waiting = format!("{} wait to be taken", bytes(total.inbox_bytes));
-        tile(html, "On the disk", &bytes(total.segment_file_bytes), "", &waiting);
-    }
+    engine_tiles(html, view);
     let more =
         format!("{} under way, {} followers", count(front.in_flight()), count(front.followers()));
     tile(html, "Clients", &count(front.connections_open()), "connections", &more);
@@ -198,6 +188,24 @@ fn tiles(html: &mut Html, view: &View) {
     let refused = front.refused.iter().map(|(_, times)| times).sum();
     let more = format!("connections refused: {}", count(refused));
     tile(html, "Errors", &count(errors), "answered", &more);
+}
+
+fn engine_tiles(html: &mut Html, view: &View) {
+    let Ok(metrics) = &view.metrics else {
+        for name in ["Durable within", "Read", "Committed", "On the disk"] {
+            tile(html, name, "-", "", "not known");
+        }
+        return;
+    };
+    let (total, pace) = (&metrics.total, view.pace());
+    let [p50, p99] = [0.5, 0.99].map(|part| micros(total.append_latency.quantile(part)));
+    tile(html, "Durable within", &p50, "", &format!("median; 99 % within {p99}"));
+    let reads = format!("{} waiting at the tail", count(total.reads_parked));
+    tile(html, "Read", &rate(pace.read_records), "records/s", &reads);
+    let processors = format!("{} processors", count(total.processors));
+    tile(html, "Committed", &rate(pace.commits), "commits/s", &processors);
+    let waiting = format!("{} wait to be taken", bytes(total.inbox_bytes));
+    tile(html, "On the disk", &bytes(total.segment_file_bytes), "", &waiting);
 }
 
 /// The pace of appends over the last looks.

@@ -50,8 +50,9 @@ impl View {
         }
     }
 
-    /// The newest pace.
+    /// The newest pace; none where the engine tells nothing any more.
     pub(super) fn pace(&self) -> Pace {
-        self.paces.last().copied().unwrap_or_default()
+        let last = self.paces.last().filter(|_| self.metrics.is_ok());
+        last.copied().unwrap_or_default()
     }
 }
