@@ -273,6 +273,20 @@ impl VerbFigures {
         self.ranges.iter().sum()
     }
 
+    /// The end of the range that this part of all answers, 0 to 1, does not exceed, microseconds;
+    /// the end of the last but one for those beyond it. 0 without answers.
+    #[must_use]
+    pub fn quantile_us(&self, part: f64) -> u64 {
+        let wanted = (self.answered() as f64 * part).ceil() as u64;
+        let mut below = 0;
+        let range = self.ranges.iter().position(|count| {
+            below += count;
+            below >= wanted
+        });
+        let range = range.unwrap_or(RANGES - 1).min(RANGES - 2);
+        if wanted == 0 { 0 } else { range_end_us(range).expect("the last one is not asked for") }
+    }
+
     /// Requests under way.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
@@ -375,6 +389,16 @@ mod tests {
         assert_eq!((append.micros, append.in_flight()), (20_000 * threads, 0));
         assert_eq!((figures.verbs[2].name, figures.in_flight()), ("UNKNOWN", threads));
         assert!(figures.errors.contains(&("NOLOG", 1000 * threads)));
+    }
+
+    #[test]
+    fn a_quantile_is_the_end_of_its_range() {
+        let front = Front::new(&["READ"]);
+        assert_eq!(front.figures().verbs[0].quantile_us(0.99), 0);
+        (0..99).for_each(|_| front.answered(0, 10));
+        front.answered(0, 1_000);
+        let verb = &front.figures().verbs[0];
+        assert_eq!([0.5, 0.99, 1.0].map(|part| verb.quantile_us(part)), [16, 16, 1024]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub mod connection;
 
 // What it counts, and watching it.
 pub mod front;
+pub mod logging;
+pub mod watch;
 
 // Who may connect, and settings.
 pub mod private;
