@@ -12,7 +12,7 @@ use crate::io::Now;
 use crate::position::{LogId, Sequence, TxId};
 use crate::rates::Came;
 use crate::reply::Reply;
-use crate::request::{Answer, NewRecord, Request};
+use crate::request::{Answer, NewRecord, Part, Request};
 use crate::serve::{Admit, Class};
 use crate::shard::Shard;
 use crate::stage::Need;
@@ -23,11 +23,11 @@ type Each = Vec<Result<Sequence, AppendError>>;
 impl Shard {
     pub(crate) fn append_each(
         &mut self,
-        (log, author): (LogId, Author),
-        mut records: Vec<NewRecord>,
+        part: Part,
         reply: Reply<Each, AppendError>,
         now: Now,
     ) -> Option<Request> {
+        let Part { log, author, mut records } = part;
         if let Err(error) = self.check_rate(log, now) {
             self.refuse_records(reply, error);
             return None;
@@ -47,7 +47,12 @@ impl Shard {
         if refused.len() < count {
             match self.admit(need, Class::Data) {
                 Admit::Yes => {}
-                Admit::Hold => return Some(Request::AppendEach { log, author, records, reply }),
+                Admit::Hold => {
+                    return Some(Request::AppendEach {
+                        part: Part { log, author, records },
+                        reply,
+                    });
+                }
                 Admit::NoSpace => {
                     self.refuse_records(reply, AppendError::NoSpace(NoSpace));
                     return None;

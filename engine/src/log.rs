@@ -188,8 +188,8 @@ impl Log {
     ) -> Response<Vec<Result<Sequence, AppendError>>, AppendError> {
         let (reply, pending) = reply::pair();
         let records = records.into_iter().map(Into::into).collect();
-        let (log, author) = (self.id, Author::Anyone);
-        let request = Request::AppendEach { log, author, records, reply };
+        let part = Part { log: self.id, author: Author::Anyone, records };
+        let request = Request::AppendEach { part, reply };
         Response::send(self.access(), request, pending)
     }
 

@@ -393,12 +393,8 @@ pub enum Request {
     },
     /// Append records, each for itself.
     AppendEach {
-        /// The log.
-        log: LogId,
-        /// Who appends.
-        author: Author,
         /// The records.
-        records: Vec<NewRecord>,
+        part: Part,
         /// Where the answer goes: one for each record.
         reply: Reply<Vec<Result<Sequence, AppendError>>, AppendError>,
     },
@@ -508,7 +504,7 @@ impl Request {
         };
         let payload = match self {
             Self::Append { record, .. } => record.payload.len(),
-            Self::AppendEach { records, .. } => records.iter().map(size).sum(),
+            Self::AppendEach { part, .. } => part.records.iter().map(size).sum(),
             Self::AppendBatch { parts: batch, .. } => parts(batch),
             Self::SnapshotPart { bytes, .. } => bytes.len(),
             Self::Change(change) => change.size(),

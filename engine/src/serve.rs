@@ -64,9 +64,7 @@ impl Shard {
                 self.append((log, author), record, reply, now)
             }
             Request::AppendBatch { parts, reply } => self.append_batch(parts, reply, now),
-            Request::AppendEach { log, author, records, reply } => {
-                self.append_each((log, author), records, reply, now)
-            }
+            Request::AppendEach { part, reply } => self.append_each(part, reply, now),
             Request::Read(read) => {
                 self.read(read, now);
                 None

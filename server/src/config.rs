@@ -4,7 +4,7 @@
 //! --segment-size 64MiB   >   segment_size = "64MiB" in --config FILE   >   the default
 //! ```
 //!
-//! One list ([`settings`]) makes the struct, the arguments, the example file and the table in
+//! One list (`settings`) makes the struct, the arguments, the example file and the table in
 //! docs/operations.md. A value that cannot work is refused when the server starts, never corrected.
 //!
 //! Not here: what values mean to who uses them; which values go together (`check`).

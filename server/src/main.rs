@@ -24,6 +24,10 @@ fn main() -> anyhow::Result<()> {
         print!("{}", config.to_toml()?);
         return Ok(());
     }
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let format = match config.log_format {
+        oncelog_server::config::LogFormat::Human => oncelog_server::logging::Format::Human,
+        oncelog_server::config::LogFormat::Json => oncelog_server::logging::Format::Json,
+    };
+    oncelog_server::logging::init(format, &config.log_filter)?;
     oncelog_server::serve::run(&config)
 }

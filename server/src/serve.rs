@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use oncelog::Engine;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch as news};
 
 use crate::command::table;
 use crate::config::{Config, Io};
@@ -26,6 +26,7 @@ use crate::seats::Seats;
 use crate::shared::{Login, Memory, Shared, Times};
 use crate::tls::Tls;
 use crate::users::{SharedUsers, Verifier};
+use crate::watch::{self, Stage, Watched};
 use crate::worker::{Accepted, Transport, Worker};
 
 /// A connection is asked after so long of silence whether its peer is there.
@@ -39,6 +40,8 @@ pub struct Server {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     ingest_addresses: Vec<SocketAddr>,
+    state: Arc<watch::State>,
+    watching: Option<watch::Handle>,
     acceptor: JoinHandle<()>,
     workers: Vec<Worker>,
 }
@@ -55,9 +58,8 @@ impl Server {
             let opened = shared.engine.open_or_create_log(&*ingest.log).wait();
             opened.with_context(|| format!("cannot open log {:?} to feed it", ingest.log))?;
         }
-        let listen = |address: SocketAddr| -> anyhow::Result<TcpListener> {
-            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
-        };
+        let state = Arc::new(watch::State::new());
+        let watching = watch(config, &shared, &state)?;
         let mut listeners = Vec::new();
         for address in &config.listen {
             listeners.push((listen(address.0)?, None));
@@ -84,8 +86,15 @@ impl Server {
         let accepting = Accepting { shared: Arc::clone(&shared), senders, seats };
         let acceptor = std::thread::Builder::new().name("oncelog-accept".to_owned());
         let acceptor = acceptor.spawn(move || accepting.run(listeners))?;
+        state.set(Stage::Ready);
         let config = config.clone();
-        Ok(Self { config, shared, addresses, ingest_addresses, acceptor, workers })
+        Ok(Self { config, shared, addresses, ingest_addresses, state, watching, acceptor, workers })
+    }
+
+    /// Where metrics, health and the status page are, if they are served.
+    #[must_use]
+    pub fn watch_address(&self) -> Option<SocketAddr> {
+        self.watching.as_ref().map(watch::Handle::address)
     }
 
     /// Where clients connect.
@@ -136,6 +145,7 @@ impl Server {
     /// # Errors
     /// A shard had stopped before. What was acknowledged is durable nevertheless.
     pub fn stop(self) -> anyhow::Result<()> {
+        self.state.set(Stage::Stopping);
         // Nobody may be listening: then there is nobody to be told.
         let _ = self.shared.stop.send(true);
         let mut sound = self.acceptor.join().is_ok();
@@ -143,6 +153,7 @@ impl Server {
             drop(worker.sender);
             sound &= worker.thread.join().is_ok();
         }
+        drop(self.watching);
         self.shared.engine.close().wait().context("the engine had stopped before")?;
         anyhow::ensure!(
             sound,
@@ -150,6 +161,21 @@ impl Server {
         );
         Ok(())
     }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+fn watch(
+    config: &Config,
+    shared: &Shared,
+    state: &Arc<watch::State>,
+) -> anyhow::Result<Option<watch::Handle>> {
+    let Some(address) = config.watch_listen.0 else { return Ok(None) };
+    let front = Arc::clone(&shared.front);
+    let watched = Watched::new(shared.engine.clone(), front, Arc::clone(state));
+    Ok(Some(watch::spawn(listen(address)?, watched)?))
 }
 
 fn threads(config: &Config) -> usize {
@@ -185,7 +211,7 @@ fn share(config: &Config, engine: Engine) -> anyhow::Result<Shared> {
         memory: Memory::new(config.memory_max.0.try_into().unwrap_or(usize::MAX)),
         started: Instant::now(),
         ids: AtomicU64::new(1),
-        stop: watch::Sender::new(false),
+        stop: news::Sender::new(false),
         users_version: AtomicU64::new(0),
         uring: AtomicBool::new(false),
         limits: config.limits(&info),
@@ -298,6 +324,12 @@ fn prepare(stream: tokio::net::TcpStream) -> std::io::Result<TcpStream> {
 /// # Errors
 /// As [`Server::start`] and [`Server::stop`].
 pub fn run(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // From here on no signal ends the process half-way.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
     let server = Server::start(config)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
@@ -308,24 +340,39 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     for (address, ingest) in server.ingest_addresses().iter().zip(&config.ingest) {
         tracing::info!(%address, log = ingest.log, "ready for lines");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(signals(&server))?;
+    if let Some(address) = server.watch_address() {
+        tracing::info!(%address, "ready to be watched, over HTTP");
+    }
+    runtime.block_on(signals.wait(&server));
     tracing::info!("stopping: what was taken is answered, nothing new is");
     server.stop()?;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Until one says to stop.
-async fn signals(server: &Server) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => server.reload(),
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Until one says to stop.
+    async fn wait(mut self, server: &Server) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => server.reload(),
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+            }
         }
     }
 }

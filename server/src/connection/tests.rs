@@ -10,7 +10,7 @@ const LIMITS: Limits = Limits {
     output: 2000,
     follows: 2,
     line: 16,
-    lines: 64,
+    lines: 200,
 };
 
 fn open() -> Connection {
