@@ -33,3 +33,7 @@ mod driver;
 mod seats;
 mod worker;
 pub mod serve;
+
+// The other end of it, and the command line.
+pub mod client;
+pub mod cli;
