@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use oncelog::{EngineInfo, Options};
@@ -146,8 +147,9 @@ settings! {
         /// The processors for the shards' threads, in turn; by default all.
         [value_delimiter = ',']
         cores: one Vec<usize> = Vec::new();
-        /// How long a shard looks for work before it sleeps.
-        spin: one Period = Period(oncelog::thread::SPIN_DEFAULT);
+        /// How long a shard looks for work before it sleeps. Only where processors are to spare:
+        /// connections want them too.
+        spin: one Period = Period(Duration::ZERO);
         /// Whether data may be on a network file system, where a sync may not mean durable.
         [num_args = 0..=1, default_missing_value = "true", require_equals = true]
         allow_network_file_system: one bool = false;

@@ -71,12 +71,13 @@ const OTHER: &str = r#"
 "#;
 
 #[test]
-fn defaults_work_and_are_those_of_the_engine() {
+fn defaults_work_and_are_those_of_the_engine_but_for_spinning() {
     let config = load(&[]).unwrap();
     assert_eq!(config, Config::default());
     assert_eq!(config.warnings(), Vec::<String>::new());
     let options = format!("{:?}", config.engine_options());
-    assert_eq!(options, format!("{:?}", Options::new("data")));
+    let expected = Options::new("data").spin(std::time::Duration::ZERO);
+    assert_eq!(options, format!("{expected:?}"));
     assert_eq!(config.tls_files(), None);
 }
 
@@ -203,7 +204,8 @@ fn every_engine_option_gets_to_the_engine() {
         .allow_network_file_system(true);
     assert_eq!(options, format!("{expected:?}"));
     let unpinned = parse("pin = false").engine_options();
-    assert_eq!(format!("{unpinned:?}"), format!("{:?}", Options::new("data").pin(false)));
+    let expected = Options::new("data").spin(std::time::Duration::ZERO).pin(false);
+    assert_eq!(format!("{unpinned:?}"), format!("{expected:?}"));
 }
 
 #[test]
