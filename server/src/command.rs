@@ -27,7 +27,7 @@ pub use settings::Setting;
 pub enum By {
     /// Anyone.
     Anyone,
-    /// The log's owner.
+    /// The log's owner (P-19).
     Owner(Epoch),
     /// An idempotent writer, with its batch's number.
     Writer {

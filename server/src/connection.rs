@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Appends of one connection are under way together and share entries; everything else waits for
-//! what is before it, and is waited for. So requests take effect in the order in which they came.
-//! Appends to one log that came together are carried out together, and answered one by one.
+//! what is before it, and is waited for. So requests take effect in the order in which they came
+//! (P-6). Appends to one log that came together are carried out together, and answered one by one.
 //!
 //! Invariants:
 //! - One slot for each request that was taken and not answered; replies leave from the front.
@@ -40,7 +40,7 @@ pub const READ_AHEAD: usize = 64 << 10;
 const GATHERED_MAX: usize = 256;
 const GATHERED_BYTES: usize = 64 << 10;
 
-/// What a connection may hold.
+/// What a connection may hold (P-28).
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Of one request.
@@ -190,12 +190,12 @@ impl Connection {
         }
     }
 
-    /// No byte will come any more: what is whole is carried out, then it is done.
+    /// No byte will come any more: what is whole is carried out, then it is done (P-32).
     pub fn handle_input_end(&mut self) {
         self.input_ended = true;
     }
 
-    /// Nothing new is taken; what was taken is answered, then it is done.
+    /// Nothing new is taken; what was taken is answered, then it is done (P-33).
     pub fn handle_stop(&mut self) {
         if self.waiting.take().is_some() {
             let text = "the server stops; nothing was done, try again in a while";
@@ -344,7 +344,7 @@ impl Connection {
         }
     }
 
-    /// Whether the user may do it, and this connection at all.
+    /// Whether the user may do it, and this connection at all (P-10, P-24).
     fn check(&self, (spec, command): (usize, Command)) -> Result<(usize, Command), Refusal> {
         let Some(user) = &self.user else {
             if command.is_open_to_all() {
@@ -498,7 +498,7 @@ impl Connection {
         self.handle_reply(ticket, reply);
     }
 
-    /// The answer to `FOLLOW`: records may be handed in from now on.
+    /// The answer to `FOLLOW`: records may be handed in from now on (P-23).
     pub fn handle_followed(&mut self, ticket: u64, log: String) {
         let confirm = Reply::Push(vec![Reply::word("follow"), Reply::text(log.clone())]);
         self.handle_reply(ticket, confirm);

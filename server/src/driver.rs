@@ -11,7 +11,7 @@
 //! Invariants:
 //! - A request that could not be sent to its shard at once holds up those behind it: appends of a
 //!   connection stay in order also where the shard's inbox is full.
-//! - Dropped at any time, nothing that the engine accepted is taken back.
+//! - Dropped at any time, nothing that the engine accepted is taken back (P-9).
 //!
 //! Not here: decisions about requests (`connection`), accepting (`serve`).
 

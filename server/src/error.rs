@@ -1,4 +1,4 @@
-//! What a client is told when something was refused: a stable word, then a sentence.
+//! What a client is told when something was refused: a stable word, then a sentence (P-8).
 //!
 //! Programs look at the word, people read the sentence. Words are never reused for something else.
 //!
@@ -8,7 +8,7 @@ use std::fmt;
 
 use oncelog::{AppendError, CommitError, LogError, ProcessorError, ReadError, Stopped};
 
-/// Every word, and what it says about the data and about what to do.
+/// Every word, and what it says about the data and about what to do (P-27).
 pub const WORDS: &[(&str, &str)] = &[
     ("ERR", "the request is not one; nothing was done"),
     ("NOAUTH", "say who you are first: AUTH"),

@@ -1,4 +1,5 @@
-//! The bytes of a connection, cut into requests: arrays of bulk strings, inline lines, raw lines.
+//! The bytes of a connection, cut into requests: arrays of bulk strings, inline lines, raw lines
+//! (P-1).
 //!
 //! ```text
 //! extend(bytes) -> [ buffer ] -> next_request() -> arguments | refused | none yet
@@ -8,7 +9,7 @@
 //! Invariants:
 //! - Nothing is looked at twice, however the bytes were split: `at` only grows inside a request.
 //! - Limits hold before anything is kept: bytes of a request that is too large are thrown away as
-//!   they come, and the connection goes on behind it.
+//!   they come, and the connection goes on behind it (P-3).
 //! - Only what is whole and of the one allowed shape is given to the decoder.
 //!
 //! Not here: what arguments mean (`command`), and quoting (`inline`).

@@ -43,7 +43,7 @@ impl Kept {
     }
 }
 
-/// Records up to a count and about so many bytes; none if there are none, also after waiting.
+/// Records up to a count and about so many bytes; none if there are none, also after waiting (P-16).
 ///
 /// What is damaged or truncated is an error only if no record comes before it: the next read, which
 /// begins there, tells it.

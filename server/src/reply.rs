@@ -1,4 +1,4 @@
-//! What a client is told, as bytes of RESP2 or RESP3.
+//! What a client is told, as bytes of RESP2 or RESP3 (P-4).
 //!
 //! RESP3 has maps, pushes, null and big numbers; in RESP2 they are flat arrays, arrays, a null bulk
 //! string, and bulk strings.

@@ -1,4 +1,5 @@
-//! Commands, carried out: each becomes calls of the engine, and its answer a reply.
+//! Commands, carried out: each becomes calls of the engine, and its answer, once it is durable, a
+//! reply (P-7).
 //!
 //! ```text
 //! start(command) -> the engine is asked at once, in the order of calls -> Answer, a future
@@ -217,6 +218,7 @@ fn refused(refusal: Refusal) -> (Answer, bool) {
     (answer(async move { Err(refusal) }), true)
 }
 
+/// One log's records, by anyone, its owner, or a writer (P-13, P-17).
 fn append(log: &Log, mut records: Vec<NewRecord>, by: By) -> (Answer, bool) {
     fn at<E: Into<Refusal>>(appended: Result<oncelog::Appended, E>) -> Outcome {
         Outcome::Reply(match appended {
@@ -283,6 +285,7 @@ fn append_each(log: &Log, records: Vec<NewRecord>) -> (Answer, bool) {
     (Box::pin(answer), is_sent)
 }
 
+/// Records of several logs (P-14).
 fn batch(records: Vec<(Log, Bytes)>, owners: &[(String, oncelog::Epoch)]) -> (Answer, bool) {
     let mut batch = Batch::new();
     // For each record: the place of its log among the answers, and its place in that log's part.
@@ -448,6 +451,7 @@ async fn names_of_logs(
     Ok(Reply::Array(names))
 }
 
+/// A writer that begins, also again (P-18).
 async fn writer(log: &Log, what: WriterCommand) -> Result<Reply, Refusal> {
     Ok(match what {
         WriterCommand::Open { name, increasing, exclusive } => {

@@ -1,4 +1,4 @@
-//! From words to a [`Command`].
+//! From words to a [`Command`]; numbers and names have one form (P-5).
 //!
 //! Not here: what a command is (`command`).
 
@@ -347,6 +347,7 @@ fn batch(args: &mut Args) -> Result<Command, Refusal> {
     Ok(Command::Batch { records, owners })
 }
 
+/// Where to begin (P-15).
 fn position(args: &mut Args) -> Result<From, Refusal> {
     if !args.word("FROM") {
         return Err(args.usage());

@@ -48,6 +48,7 @@ impl Connection {
         self.feeding = Some(Feeding::new(log));
     }
 
+    /// Lines to be stored, or the end of feeding (P-26).
     pub(super) fn poll_lines(&mut self) -> Option<Work> {
         let Some(feeding) = &mut self.feeding else { return None };
         match self.input.next_lines(self.limits.line, self.limits.lines) {
@@ -81,7 +82,7 @@ impl Connection {
         }
     }
 
-    /// The answer to lines: how many of all that came are durable, or why these are not.
+    /// The answer to lines: how many of all that came are durable, or why these are not (P-25).
     pub fn handle_lines(&mut self, ticket: u64, result: Result<(), Refusal>) {
         let slot = self.slots.pop_front().expect("lines are alone");
         assert!(ticket == self.first && self.slots.is_empty(), "lines are alone");
