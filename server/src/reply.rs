@@ -72,6 +72,19 @@ impl Reply {
         Self::Number(flag.into())
     }
 
+    /// Bytes that it takes, about, until it is sent.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let parts = match self {
+            Self::Bulk(bytes) => bytes.len(),
+            Self::Error(refusal) => refusal.text.len(),
+            Self::Array(all) | Self::Push(all) => all.iter().map(Self::size).sum(),
+            Self::Map(fields) => fields.iter().map(|(a, b)| a.size() + b.size()).sum(),
+            Self::Simple(_) | Self::Number(_) | Self::Arity(_) | Self::Null => 0,
+        };
+        size_of::<Self>() + parts
+    }
+
     /// Adds it to `out`.
     pub fn encode(self, protocol: Protocol, out: &mut BytesMut) {
         let encoded = match protocol {

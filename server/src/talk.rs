@@ -107,7 +107,8 @@ fn unfollow(connection: &mut Connection, log: Option<String>) -> Reply {
     };
     let last = ended.pop();
     for log in ended {
-        connection.handle_push(told(Reply::text(log)));
+        // In the order of requests, also where one before it is not answered.
+        connection.answer_next(Reply::Push(told(Reply::text(log))));
     }
     Reply::Push(told(last.map_or(Reply::Null, Reply::text)))
 }
