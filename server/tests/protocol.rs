@@ -14,7 +14,6 @@ mod peer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use oncelog_server::command::table::COMMANDS;
@@ -45,7 +44,7 @@ fn exchanges(page: &str) -> Vec<Exchange> {
         let line_number = index + 1;
         match &mut open {
             Some(_) if line == "```" => found.extend(open.take()),
-            Some(exchange) if line.starts_with('#') || line.is_empty() => drop(exchange),
+            Some(_) if line.starts_with('#') || line.is_empty() => {}
             Some(exchange) => exchange.steps.push((line_number, line.to_owned())),
             None => {
                 if let Some(server) = line.strip_prefix("```exchange") {
@@ -112,27 +111,11 @@ fn configured(dir: &Path, transport: Io, asked: &str) -> Config {
                 let addr = ([127, 0, 0, 1], 0).into();
                 config.ingest = vec![Ingest { addr, log: "lines".to_owned() }];
             }
-            "users" => {
-                let path = dir.join("users.toml");
-                fs::write(&path, users()).unwrap();
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-                config.users = Some(path);
-            }
+            "users" => config.users = Some(peer::users(dir)),
             word => panic!("no server with {word}"),
         }
     }
     config
-}
-
-/// One user, whose password is hashed as weakly as is allowed.
-fn users() -> String {
-    use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
-    let params = Params::new(7 << 10, 5, 1, None).unwrap();
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let hash = argon2.hash_password(b"secret").unwrap().to_string();
-    let allow = r#"["read", "append", "admin"]"#;
-    let grants = format!("[{{ prefix = \"shop/\", allow = {allow} }}]");
-    format!("[[user]]\nname = \"ann\"\npassword = \"{hash}\"\ngrants = {grants}\n")
 }
 
 fn replay(exchange: &Exchange, transport: Io, bytewise: bool) {
