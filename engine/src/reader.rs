@@ -73,6 +73,26 @@ impl Reader {
         self
     }
 
+    /// A reader that goes on in sequence has further reads under way, which hold at most about so
+    /// many bytes together with the one that is waited for. Default: 8 MiB. Less is for many
+    /// readers at once.
+    ///
+    /// ```
+    /// # use oncelog::{From, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let engine = Options::new(dir.path()).shards(1).segment_size(1 << 20).open()?;
+    /// # let log = engine.create_log("orders").wait()?;
+    /// # log.append("1").wait()?;
+    /// let mut reader = log.reader(From::Earliest).max_bytes(256 << 10).max_ahead(1 << 20);
+    /// assert_eq!(reader.next().wait()?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn max_ahead(mut self, bytes: u32) -> Self {
+        self.fetch.ahead_max = bytes;
+        self
+    }
+
     /// Batches hold at most so many records. Default: no limit.
     #[must_use]
     pub fn max_records(mut self, records: u64) -> Self {

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - The one that is kept has the highest epoch of all that were claimed here.
-//! - One that failed is kept no longer: its owner claims again, and gets what was committed.
+//! - One that failed is kept no longer: its owner claims again, and gets what was committed
+//!   (P-22).
 //! - After a restart nothing is kept: every owner claims again.
 //!
 //! Not here: fencing and atomicity, which the engine does.
@@ -45,7 +46,8 @@ impl Claims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Owns a processor. Answers its state, and the names of its sources with their positions.
+    /// Owns a processor. Answers its state, and the names of its sources with their positions
+    /// (P-20).
     pub(crate) async fn claim(
         &self,
         engine: &Engine,
@@ -71,7 +73,7 @@ impl Claims {
         Ok((restored, named))
     }
 
-    /// Commits, after all commits that came before.
+    /// Commits, after all commits that came before (P-21).
     pub(crate) fn commit(
         &self,
         reader: &str,

@@ -27,7 +27,7 @@ pub use settings::Setting;
 pub enum By {
     /// Anyone.
     Anyone,
-    /// The log's owner.
+    /// The log's owner (P-19).
     Owner(Epoch),
     /// An idempotent writer, with its batch's number.
     Writer {
@@ -178,6 +178,9 @@ pub enum Command {
     Lines { log: String, lines: Vec<Bytes> },
 }
 
+/// What a record of a request takes beside its payload, until it is answered.
+const RECORD_COST: usize = 128;
+
 /// When a command may start beside those before it on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -262,19 +265,20 @@ impl Command {
         }
     }
 
-    /// Bytes of payload that it carries.
+    /// Bytes that it holds: payloads, and what each costs beside.
     #[must_use]
     pub fn bytes(&self) -> usize {
+        let cost = |payload: &Bytes| payload.len() + RECORD_COST;
         match self {
-            Self::Append { records, .. } => records.iter().map(|r| r.payload.len()).sum(),
-            Self::Batch { records, .. } => records.iter().map(|(_, p)| p.len()).sum(),
-            Self::Lines { lines, .. } => lines.iter().map(Bytes::len).sum(),
+            Self::Append { records, .. } => records.iter().map(|r| cost(&r.payload)).sum(),
+            Self::Batch { records, .. } => records.iter().map(|(_, p)| cost(p)).sum(),
+            Self::Lines { lines, .. } => lines.iter().map(cost).sum(),
             Self::Commit { state, outputs, .. } => {
                 let state = match state {
                     State::None => 0,
                     State::Delta(bytes) | State::Snapshot(bytes) => bytes.len(),
                 };
-                state + outputs.iter().map(|(_, p)| p.len()).sum::<usize>()
+                state + outputs.iter().map(|(_, p)| cost(p)).sum::<usize>()
             }
             _ => 0,
         }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Appends of one connection are under way together and share entries; everything else waits for
-//! what is before it, and is waited for. So requests take effect in the order in which they came.
-//! Appends to one log that came together are carried out together, and answered one by one.
+//! what is before it, and is waited for. So requests take effect in the order in which they came
+//! (P-6). Appends to one log that came together are carried out together, and answered one by one.
 //!
 //! Invariants:
 //! - One slot for each request that was taken and not answered; replies leave from the front.
@@ -18,12 +18,13 @@
 //!
 //! Not here: what the answers are (`session`, `talk`), sockets (`worker`), time.
 
+mod bounds;
 mod feeding;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::command::{By, Command, Order, Talk, parse};
 use crate::error::Refusal;
@@ -35,12 +36,14 @@ use feeding::Feeding;
 
 /// Bytes that are read beside requests that cannot start yet.
 pub const READ_AHEAD: usize = 64 << 10;
+/// What somebody may send who has not said who they are.
+const STRANGER: RequestLimits = RequestLimits { bytes: 16 << 10, args: 16, line: 16 << 10 };
 
 /// Appends that are carried out together, and their bytes.
 const GATHERED_MAX: usize = 256;
 const GATHERED_BYTES: usize = 64 << 10;
 
-/// What a connection may hold.
+/// What a connection may hold (P-28).
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Of one request.
@@ -88,6 +91,8 @@ struct Slot {
     protocol: Protocol,
     bytes: usize,
     reply: Option<Reply>,
+    /// Bytes of the reply, while it waits for those before it.
+    piled: usize,
 }
 
 /// See the module's head.
@@ -108,11 +113,15 @@ pub struct Connection {
     /// Ticket of the first slot.
     first: u64,
     in_flight_bytes: usize,
+    /// Bytes of replies that wait for those before them.
+    piled: usize,
     /// A request under way that others wait for.
     alone: Option<u64>,
     /// The next request, which cannot start yet.
     waiting: Option<(usize, Command)>,
     output: BytesMut,
+    /// The most memory that `output` had since it was new.
+    most: usize,
     pub(crate) follows: Vec<String>,
     feeding: Option<Feeding>,
     /// No byte will come any more.
@@ -140,9 +149,11 @@ impl Connection {
             slots: VecDeque::new(),
             first: 0,
             in_flight_bytes: 0,
+            piled: 0,
             alone: None,
             waiting: None,
             output: BytesMut::new(),
+            most: 0,
             follows: Vec::new(),
             feeding: None,
             input_ended: false,
@@ -190,12 +201,12 @@ impl Connection {
         }
     }
 
-    /// No byte will come any more: what is whole is carried out, then it is done.
+    /// No byte will come any more: what is whole is carried out, then it is done (P-32).
     pub fn handle_input_end(&mut self) {
         self.input_ended = true;
     }
 
-    /// Nothing new is taken; what was taken is answered, then it is done.
+    /// Nothing new is taken; what was taken is answered, then it is done (P-33).
     pub fn handle_stop(&mut self) {
         if self.waiting.take().is_some() {
             let text = "the server stops; nothing was done, try again in a while";
@@ -206,9 +217,19 @@ impl Connection {
 
     /// As [`handle_stop`](Self::handle_stop), and says why.
     pub fn handle_refusal(&mut self, refusal: Refusal) {
-        self.waiting = None;
         self.told.push(Told::Error(refusal.index()));
-        self.answer_next(Reply::Error(refusal));
+        self.end_with(refusal);
+    }
+
+    fn end_with(&mut self, refusal: Refusal) {
+        self.waiting = None;
+        match &mut self.feeding {
+            Some(feeding) => {
+                let refusal = feeding.end_with(refusal);
+                refusal.into_iter().for_each(|refusal| self.answer_next(Reply::Error(refusal)));
+            }
+            None => self.answer_next(Reply::Error(refusal)),
+        }
         self.close();
     }
 
@@ -216,23 +237,6 @@ impl Connection {
         self.closing = true;
         self.follows.clear();
         self.input = Input::default();
-    }
-
-    /// Whether more bytes should be read.
-    #[must_use]
-    pub fn wants_input(&self) -> bool {
-        let is_full = self.slots.len() >= self.limits.in_flight || !self.wants_push();
-        let waits = self.waiting.is_some() || self.alone.is_some() || is_full;
-        let waits = waits || self.feeding.is_some();
-        let lines = self.limits.lines.max(self.limits.line) + READ_AHEAD;
-        let room = if self.feeding.is_some() { lines } else { READ_AHEAD };
-        !self.input_ended && !self.closing && (!waits || self.input.len() < room)
-    }
-
-    /// Whether records that it follows may be handed in.
-    #[must_use]
-    pub fn wants_push(&self) -> bool {
-        self.output.len() < self.limits.output
     }
 
     /// Whether it waits for its peer only.
@@ -244,30 +248,24 @@ impl Connection {
     /// Whether it may be closed: all is answered and sent.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.closing && self.slots.is_empty() && self.output.is_empty()
+        self.closing && self.slots.is_empty() && self.output.is_empty() && !self.owes_count()
+    }
+
+    /// Whether it takes nothing any more.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// What it has answered by itself since the last call.
     pub fn drain_told(&mut self) -> impl Iterator<Item = Told> {
-        self.told.drain(..)
+        std::mem::take(&mut self.told).into_iter()
     }
 
     /// Whether its peer has ended its side.
     #[must_use]
     pub fn has_input_ended(&self) -> bool {
         self.input_ended
-    }
-
-    /// Bytes that it holds.
-    #[must_use]
-    pub fn memory(&self) -> usize {
-        self.input.len() + self.output.len() + self.in_flight_bytes
-    }
-
-    /// Bytes of a request that is not whole yet, and of those behind one that waits.
-    #[must_use]
-    pub fn input_len(&self) -> usize {
-        self.input.len()
     }
 
     /// How many requests it has taken: more than before means that the peer is alive.
@@ -285,7 +283,7 @@ impl Connection {
     /// The next request that may start.
     pub fn poll_work(&mut self) -> Option<Work> {
         loop {
-            if self.alone.is_some() || self.output.len() >= self.limits.output || self.closing {
+            if self.alone.is_some() || !self.wants_push() || self.closing {
                 return None;
             }
             if self.feeding.is_some() {
@@ -318,7 +316,8 @@ impl Connection {
             if self.slots.len() >= self.limits.in_flight {
                 return None;
             }
-            let refusal = match self.input.next_request(&self.limits.request) {
+            let limits = self.user.as_ref().map_or(STRANGER, |_| self.limits.request);
+            let refusal = match self.input.next_request(&limits) {
                 Ok(None) => {
                     self.closing |= self.input_ended;
                     return None;
@@ -338,13 +337,13 @@ impl Connection {
             };
             self.told.push(Told::Error(refusal.index()));
             self.answer_next(Reply::Error(refusal));
-            if self.output.len() >= self.limits.output {
+            if !self.wants_push() {
                 return None;
             }
         }
     }
 
-    /// Whether the user may do it, and this connection at all.
+    /// Whether the user may do it, and this connection at all (P-10, P-24).
     fn check(&self, (spec, command): (usize, Command)) -> Result<(usize, Command), Refusal> {
         let Some(user) = &self.user else {
             if command.is_open_to_all() {
@@ -428,12 +427,12 @@ impl Connection {
 
     fn add_slot(&mut self, bytes: usize) -> u64 {
         self.in_flight_bytes += bytes;
-        self.slots.push_back(Slot { protocol: self.protocol, bytes, reply: None });
+        self.slots.push_back(Slot { protocol: self.protocol, bytes, reply: None, piled: 0 });
         self.first + self.slots.len() as u64 - 1
     }
 
     /// Answers what comes behind everything that was taken.
-    fn answer_next(&mut self, reply: Reply) {
+    pub(crate) fn answer_next(&mut self, reply: Reply) {
         let ticket = self.add_slot(0);
         self.handle_reply(ticket, reply);
     }
@@ -464,14 +463,24 @@ impl Connection {
         let slot = index.and_then(|index| self.slots.get_mut(index));
         let slot = slot.expect("a ticket is answered once");
         assert!(slot.reply.is_none(), "a ticket is answered once");
+        if ticket > self.first {
+            slot.piled = reply.size();
+            self.piled += slot.piled;
+        }
         slot.reply = Some(reply);
         if self.alone == Some(ticket) {
             self.alone = None;
         }
+        self.send_replies();
+    }
+
+    /// Those that wait for none before them.
+    fn send_replies(&mut self) {
         while let Some(reply) = self.slots.front_mut().and_then(|slot| slot.reply.take()) {
             let slot = self.slots.pop_front().expect("it was just looked at");
             self.first += 1;
             self.in_flight_bytes -= slot.bytes;
+            self.piled -= slot.piled;
             reply.encode(slot.protocol, &mut self.output);
         }
     }
@@ -488,7 +497,7 @@ impl Connection {
                     Some((protocol, name)) => {
                         let reply = talk::answer(self, Talk::Hello { protocol, name });
                         // It is told in the protocol that it asks for.
-                        let slot = self.slots.back_mut().expect("a login is alone, and under way");
+                        let slot = self.slots.front_mut().expect("a login is alone, under way");
                         slot.protocol = self.protocol;
                         reply
                     }
@@ -498,7 +507,7 @@ impl Connection {
         self.handle_reply(ticket, reply);
     }
 
-    /// The answer to `FOLLOW`: records may be handed in from now on.
+    /// The answer to `FOLLOW`: records may be handed in from now on (P-23).
     pub fn handle_followed(&mut self, ticket: u64, log: String) {
         let confirm = Reply::Push(vec![Reply::word("follow"), Reply::text(log.clone())]);
         self.handle_reply(ticket, confirm);
@@ -517,12 +526,6 @@ impl Connection {
         self.follows.retain(|followed| followed != log);
         let name = Reply::text(log);
         self.handle_push(vec![Reply::word("unfollow"), name, Reply::text(why.line())]);
-    }
-
-    /// Bytes to be sent.
-    pub fn poll_output(&mut self) -> Option<Bytes> {
-        self.tell_count();
-        (!self.output.is_empty()).then(|| self.output.split().freeze())
     }
 }
 

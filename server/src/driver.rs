@@ -11,11 +11,12 @@
 //! Invariants:
 //! - A request that could not be sent to its shard at once holds up those behind it: appends of a
 //!   connection stay in order also where the shard's inbox is full.
-//! - Dropped at any time, nothing that the engine accepted is taken back.
+//! - Dropped at any time, nothing that the engine accepted is taken back (P-9).
 //!
 //! Not here: decisions about requests (`connection`), accepting (`serve`).
 
 mod clocks;
+mod share;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -30,7 +31,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, Sleep};
 
 use crate::command::Command;
-use crate::connection::{Connection, READ_AHEAD, Told, Work};
+use crate::connection::{Connection, Told, Work};
 use crate::error::Refusal;
 use crate::front::Refused;
 use crate::reading::Following;
@@ -46,6 +47,8 @@ const TURNS: usize = 32;
 /// Bytes that are read at once at first; more where they come.
 const BUFFER_MIN: usize = 4 << 10;
 const BUFFER_MAX: usize = 64 << 10;
+/// Bytes and records of a `READ` where connections hold all the memory that they may.
+const SMALL_READ: (u32, u64) = (16 << 10, 100);
 /// How long to wait where connections hold all the memory that they may.
 const MEMORY_WAIT: Duration = Duration::from_millis(20);
 
@@ -83,6 +86,8 @@ pub(crate) struct Driver {
     buffer: Vec<u8>,
     /// Plain bytes that TLS had no room for.
     plain: Bytes,
+    /// Bytes of the write that is under way.
+    written: usize,
     /// What of the last write is left.
     left: Bytes,
     /// Bytes that the replies of what is running may have.
@@ -128,6 +133,7 @@ impl Driver {
             writing: None,
             buffer: Vec::with_capacity(BUFFER_MIN),
             plain: Bytes::new(),
+            written: 0,
             left: Bytes::new(),
             reserved: 0,
             held: 0,
@@ -153,8 +159,9 @@ impl Driver {
             went |= self.poll_following(cx);
             went |= self.poll_write(cx)?;
             went |= self.poll_read(cx)?;
-            self.count_told();
             self.account();
+            went |= self.give_way();
+            self.count_told();
             if self.poll_end() {
                 return Poll::Ready(Ok(()));
             }
@@ -195,6 +202,7 @@ impl Driver {
         }
         self.connection.handle_stop();
         self.end_waits();
+        self.look_within(self.shared.times.stop);
         true
     }
 
@@ -256,6 +264,7 @@ impl Driver {
             }
             Outcome::Followed(following) => {
                 front.followed();
+                self.end_followings();
                 self.connection.handle_followed(ticket, following.log.clone());
                 self.following.push(following);
             }
@@ -277,7 +286,11 @@ impl Driver {
         loop {
             let work = match self.preparing.take() {
                 Some((work, mut preparing)) => match preparing.as_mut().poll(cx) {
-                    Poll::Ready(Ok(())) => work,
+                    Poll::Ready(Ok(())) => {
+                        self.start(work);
+                        went = true;
+                        continue;
+                    }
                     Poll::Ready(Err(refusal)) => {
                         self.fail(&work, refusal);
                         went = true;
@@ -289,7 +302,8 @@ impl Driver {
                     }
                 },
                 None => {
-                    if self.stalled.is_some() || self.shared.memory.is_full() {
+                    // One at a time goes on also without memory: it takes less than it frees.
+                    if self.stalled.is_some() || !(self.may_grow() || self.running.is_empty()) {
                         return went;
                     }
                     let Some(work) = self.connection.poll_work() else { return went };
@@ -318,7 +332,12 @@ impl Driver {
     }
 
     fn start(&mut self, work: Work) {
-        let Work { ticket, more, spec, command, user } = work;
+        let Work { ticket, more, spec, mut command, user } = work;
+        if let Command::Read { bytes, count, .. } = &mut command
+            && self.shared.memory.is_full()
+        {
+            (*bytes, *count) = ((*bytes).min(SMALL_READ.0), (*count).min(SMALL_READ.1));
+        }
         let waits = matches!(command, Command::Read { block_ms: Some(_), .. });
         let reserved = self.session.reply_size(&command);
         let (answer, is_sent) = self.session.start(command, user, !more.is_empty());
@@ -331,15 +350,18 @@ impl Driver {
         self.account();
     }
 
+    /// Drops what is followed no longer.
+    fn end_followings(&mut self) {
+        let before = self.following.len();
+        self.following.retain(|following| self.connection.follows(&following.log));
+        (self.following.len()..before).for_each(|_| self.shared.front.unfollowed());
+    }
+
     fn poll_following(&mut self, cx: &mut Context<'_>) -> bool {
         let (mut went, mut index) = (false, 0);
-        while index < self.following.len() && self.connection.wants_push() {
+        self.end_followings();
+        while index < self.following.len() && self.connection.wants_push() && self.may_grow() {
             let following = &mut self.following[index];
-            if !self.connection.follows(&following.log) {
-                self.following.swap_remove(index);
-                self.shared.front.unfollowed();
-                continue;
-            }
             match following.poll(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(push)) => {
@@ -349,7 +371,6 @@ impl Driver {
                 Poll::Ready(Err(why)) => {
                     self.connection.handle_unfollowed(&following.log, why);
                     went = true;
-                    continue;
                 }
             }
             index += 1;
@@ -386,13 +407,14 @@ impl Driver {
             if self.writing.is_none() {
                 let Some(bytes) = self.next_output() else { return Ok(went) };
                 self.clocks.written = Instant::now();
+                self.written = bytes.len();
                 self.writing = Some(Box::pin(self.socket.clone().write(bytes)));
             }
             let writing = self.writing.as_mut().expect("there is one");
             let Poll::Ready((result, mut bytes)) = writing.as_mut().poll(cx) else {
                 return Ok(went);
             };
-            self.writing = None;
+            (self.writing, self.written) = (None, 0);
             let count = result?;
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -408,7 +430,8 @@ impl Driver {
     fn wants_input(&self) -> bool {
         let discards = self.clocks.ended.is_some();
         let handshakes = self.tls.as_ref().is_some_and(tls::Session::is_handshaking);
-        discards || handshakes || self.connection.wants_input()
+        let room = self.may_grow() || self.connection.only_waits_for_more();
+        discards || handshakes || (room && self.connection.wants_input())
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
@@ -431,6 +454,9 @@ impl Driver {
         buffer.clear();
         if is_full {
             buffer.reserve_exact(2 * count);
+        } else if count <= BUFFER_MIN && buffer.capacity() > BUFFER_MIN {
+            // It may wait for long with it.
+            buffer = Vec::with_capacity(BUFFER_MIN);
         }
         self.buffer = buffer;
         Ok(true)
@@ -454,7 +480,7 @@ impl Driver {
                     tracing::debug!(connection = self.connection.id, %error, "TLS failed");
                     self.left = error.plain_answer().map_or(Bytes::new(), Bytes::from_static);
                     self.connection.handle_stop();
-                    drop(self.connection.poll_output());
+                    while self.connection.poll_output().is_some() {}
                     return;
                 }
                 if let Some(certificate) = tls.peer_certificate()
@@ -470,10 +496,6 @@ impl Driver {
                 }
             }
         }
-        if self.connection.input_len() > READ_AHEAD && self.shared.memory.is_full() {
-            let text = "the memory of all connections is used up; nothing was done, come back";
-            self.connection.handle_refusal(Refusal::new("BUSY", text));
-        }
     }
 
     /// Counts what the connection answered by itself.
@@ -486,16 +508,6 @@ impl Driver {
                 }
                 Told::Error(word) => self.shared.front.error(word),
             }
-        }
-    }
-
-    /// Counts what this connection holds beyond what each may hold anyway.
-    fn account(&mut self) {
-        let unsent = self.left.len() + self.plain.len();
-        let holds = (self.connection.memory() + self.reserved + unsent).saturating_sub(READ_AHEAD);
-        if holds != self.held {
-            self.shared.memory.change(self.held, holds);
-            self.held = holds;
         }
     }
 
@@ -514,15 +526,24 @@ impl Driver {
             }
             self.socket.end_writing();
             self.clocks.ended = Some(Instant::now());
+            self.look_within(clocks::LINGER);
         }
         self.connection.has_input_ended()
     }
 
+    /// Looks at the clocks after so long at the latest.
+    fn look_within(&mut self, time: Duration) {
+        let when = Instant::now() + time;
+        if self.timer.deadline() > when {
+            self.timer.as_mut().reset(when);
+        }
+    }
+
     fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
-            let waits_for_memory = self.shared.memory.is_full();
-            if waits_for_memory && self.timer.deadline() > Instant::now() + MEMORY_WAIT {
-                self.timer.as_mut().reset(Instant::now() + MEMORY_WAIT);
+            let waits_for_memory = !self.may_grow();
+            if waits_for_memory {
+                self.look_within(MEMORY_WAIT);
             }
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;

@@ -1,4 +1,4 @@
-//! What a client is told when something was refused: a stable word, then a sentence.
+//! What a client is told when something was refused: a stable word, then a sentence (P-8).
 //!
 //! Programs look at the word, people read the sentence. Words are never reused for something else.
 //!
@@ -8,7 +8,7 @@ use std::fmt;
 
 use oncelog::{AppendError, CommitError, LogError, ProcessorError, ReadError, Stopped};
 
-/// Every word, and what it says about the data and about what to do.
+/// Every word, and what it says about the data and about what to do (P-27).
 pub const WORDS: &[(&str, &str)] = &[
     ("ERR", "the request is not one; nothing was done"),
     ("NOAUTH", "say who you are first: AUTH"),
@@ -70,6 +70,21 @@ impl Refusal {
         format!("{} {}", self.word, self.text).replace(['\r', '\n'], " ")
     }
 
+    /// A log has an owner, and it is somebody else. Says what to do in words of commands.
+    fn owned(own: u64, owner: u64) -> Self {
+        match (own, owner) {
+            (0, _) => {
+                let what = "nothing was written; stop, or OWN it and append as OWNER";
+                Self::new("OWNED", format!("epoch {owner} owns the log; {what}"))
+            }
+            (_, 0) => {
+                let text = format!("nobody owns the log, and epoch {own} no longer; stop");
+                Self::new("FENCED", text)
+            }
+            _ => Self::new("FENCED", format!("epoch {owner} owns the log, not epoch {own}; stop")),
+        }
+    }
+
     fn of(word: &'static str, error: &impl fmt::Display) -> Self {
         Self::new(word, error.to_string())
     }
@@ -92,12 +107,11 @@ impl From<AppendError> for Refusal {
         use AppendError as E;
         let word = match &error {
             E::TooLarge { .. } | E::BatchTooLarge { .. } => "TOOLARGE",
+            E::Owned { own, owner, .. } => return Self::owned(own.get(), owner.get()),
             E::TxIdDecreased { .. } | E::NumberOutOfOrder { .. } => "ORDER",
             E::OtherGroup { .. } => "GROUP",
             E::Busy { .. } | E::OverCapacity { .. } => "BUSY",
             E::Sealed { .. } => "SEALED",
-            E::Owned { own, .. } if own.get() > 0 => "FENCED",
-            E::Owned { .. } => "OWNED",
             E::WriterFenced { .. } => "FENCED",
             E::UnknownWriter { .. } => "NOWRITER",
             E::NumberForgotten { .. } => "FORGOTTEN",
@@ -120,8 +134,7 @@ impl From<LogError> for Refusal {
             E::OptionsChanged { .. } => "VERSION",
             E::OtherGroup { .. } => "GROUP",
             E::Sealed { .. } => "SEALED",
-            E::Owned { own, .. } if own.get() > 0 => "FENCED",
-            E::Owned { .. } => "OWNED",
+            E::Owned { own, owner, .. } => return Self::owned(own.get(), owner.get()),
             E::NoSuchWriter { .. } => "NOWRITER",
             E::InUse { .. } | E::Needed { .. } => "INUSE",
             E::BeyondEnd { .. } => "ORDER",

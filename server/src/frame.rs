@@ -1,4 +1,5 @@
-//! The bytes of a connection, cut into requests: arrays of bulk strings, inline lines, raw lines.
+//! The bytes of a connection, cut into requests: arrays of bulk strings, inline lines, raw lines
+//! (P-1).
 //!
 //! ```text
 //! extend(bytes) -> [ buffer ] -> next_request() -> arguments | refused | none yet
@@ -8,7 +9,7 @@
 //! Invariants:
 //! - Nothing is looked at twice, however the bytes were split: `at` only grows inside a request.
 //! - Limits hold before anything is kept: bytes of a request that is too large are thrown away as
-//!   they come, and the connection goes on behind it.
+//!   they come, and the connection goes on behind it (P-3).
 //! - Only what is whole and of the one allowed shape is given to the decoder.
 //!
 //! Not here: what arguments mean (`command`), and quoting (`inline`).
@@ -23,6 +24,10 @@ use crate::inline;
 
 /// What a raw line counts for beside its bytes: a record of its own, and its place in a list.
 const LINE_COST: usize = 32;
+/// Bytes of memory that are kept for the next requests where none is there.
+const KEPT_MAX: usize = 64 << 10;
+/// Bytes that are moved to give memory back.
+const MOVED_MAX: usize = 4 << 10;
 /// Digits of a length, and its type byte and line end.
 const LENGTH_LINE_MAX: usize = 16;
 
@@ -58,6 +63,8 @@ pub struct Input {
     skip: usize,
     /// Why the request that is coming is thrown away.
     refused: Option<Refusal>,
+    /// The most memory that the buffer had since it was new.
+    most: usize,
 }
 
 /// An element of a request.
@@ -74,6 +81,27 @@ impl Input {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
         self.buffer.extend_from_slice(&bytes[skipped..]);
+        self.most = self.most.max(self.buffer.capacity());
+    }
+
+    /// Gives the memory of a large request back once it is gone.
+    fn settle(&mut self) {
+        if self.most > KEPT_MAX && self.buffer.len() <= MOVED_MAX {
+            self.buffer = BytesMut::from(&*self.buffer);
+            self.most = self.buffer.capacity();
+        }
+    }
+
+    /// The request that is coming is not wanted: what came of it goes, and the rest as it comes.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.refused.get_or_insert(refusal);
+        self.throw_away(self.at);
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Bytes that are kept.
@@ -129,6 +157,7 @@ impl Input {
         }
         self.left = None;
         let frame = self.buffer.split_to(std::mem::take(&mut self.at));
+        self.settle();
         match self.refused.take() {
             Some(refusal) => Ok(Some(Next::Refused(refusal))),
             None => decode(frame.freeze()).map(|args| Some(Next::Request(args))),
@@ -165,6 +194,7 @@ impl Input {
     fn throw_away(&mut self, bytes: usize) {
         self.buffer.advance(bytes);
         self.at = 0;
+        self.settle();
     }
 
     fn next_line(&mut self, limits: &RequestLimits) -> Option<Next> {
@@ -197,6 +227,7 @@ impl Input {
         }
         let mut line = self.buffer.split_to(end + 1).freeze();
         self.at = 0;
+        self.settle();
         line.truncate(end);
         if line.last() == Some(&b'\r') {
             line.truncate(end - 1);

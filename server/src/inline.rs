@@ -1,4 +1,4 @@
-//! A request as a line that a person types: words, some of them in quotes.
+//! A request as a line that a person types: words, some of them in quotes (P-2).
 //!
 //! As `redis-cli` and Redis do: spaces and tabs part words; `"..."` knows `\n \r \t \b \a \\ \"`
 //! and `\xHH`, `'...'` only `\'`; a closing quote ends the word.

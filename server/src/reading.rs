@@ -5,7 +5,7 @@
 //!
 //! Not here: the bounds of what is not sent yet (`connection`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -43,46 +43,42 @@ impl Kept {
     }
 }
 
-/// Records up to a count and about so many bytes; none if there are none, also after waiting.
+/// Records up to a count and about so many bytes; none if there are none, also after waiting
+/// (P-16).
 ///
 /// What is damaged or truncated is an error only if no record comes before it: the next read, which
 /// begins there, tells it.
 pub(crate) async fn read(
-    reader: &mut Reader,
+    mut reader: Reader,
     (count, bytes): (u64, u32),
     block_ms: Option<u64>,
-) -> Result<Vec<Record>, Refusal> {
+    blocked: &Cell<bool>,
+) -> Result<(Reader, Vec<Record>), Refusal> {
     let (mut records, mut size) = (Vec::new(), 0);
-    let mut take = |records: &mut Vec<Record>, more: Records| {
-        records.extend(more.inspect(|record| size += record.payload.len()));
-        size < bytes as usize && (records.len() as u64) < count
-    };
-    loop {
+    while (records.len() as u64) < count && size < bytes as usize {
         // What a batch holds is handed out whole: never ask for more than there is room for.
+        reader = reader.max_records(count - records.len() as u64);
         match reader.try_next().await {
             Ok(Some(more)) => {
-                if !take(&mut records, more) {
-                    return Ok(records);
-                }
+                records.extend(more.inspect(|record: &Record| size += record.payload.len()));
             }
             Ok(None) => break,
-            Err(_) if !records.is_empty() => return Ok(records),
+            Err(_) if !records.is_empty() => break,
             Err(error) => return Err(error.into()),
         }
     }
     if records.is_empty()
         && let Some(wait) = block_ms
     {
+        blocked.set(true);
         let more = match wait {
-            0 => reader.next().await,
-            ms => match tokio::time::timeout(Duration::from_millis(ms), reader.next()).await {
-                Ok(more) => more,
-                Err(_) => return Ok(records),
-            },
+            0 => Some(reader.next().await),
+            ms => tokio::time::timeout(Duration::from_millis(ms), reader.next()).await.ok(),
         };
-        take(&mut records, more?);
+        blocked.set(false);
+        records.extend(more.transpose()?.into_iter().flatten());
     }
-    Ok(records)
+    Ok((reader, records))
 }
 
 /// A record as a reply.
@@ -97,6 +93,12 @@ pub(crate) fn record(record: &Record, dlsn: bool) -> Reply {
     }
     Reply::Array(fields)
 }
+
+/// Bytes that are read ahead for the next `READ` or push: many connections may do so.
+pub(crate) const AHEAD: u32 = 2 << 20;
+
+/// Bytes that a record takes beside its payload while it becomes a reply, about.
+pub(crate) const RECORD_COST: usize = 512;
 
 type Next = Pin<Box<dyn Future<Output = (Reader, Result<Records, ReadError>)>>>;
 

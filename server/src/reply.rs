@@ -1,4 +1,4 @@
-//! What a client is told, as bytes of RESP2 or RESP3.
+//! What a client is told, as bytes of RESP2 or RESP3 (P-4).
 //!
 //! RESP3 has maps, pushes, null and big numbers; in RESP2 they are flat arrays, arrays, a null bulk
 //! string, and bulk strings.
@@ -70,6 +70,19 @@ impl Reply {
     #[must_use]
     pub fn flag(flag: bool) -> Self {
         Self::Number(flag.into())
+    }
+
+    /// Bytes that it takes, about, until it is sent.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let parts = match self {
+            Self::Bulk(bytes) => bytes.len(),
+            Self::Error(refusal) => refusal.text.len(),
+            Self::Array(all) | Self::Push(all) => all.iter().map(Self::size).sum(),
+            Self::Map(fields) => fields.iter().map(|(a, b)| a.size() + b.size()).sum(),
+            Self::Simple(_) | Self::Number(_) | Self::Arity(_) | Self::Null => 0,
+        };
+        size_of::<Self>() + parts
     }
 
     /// Adds it to `out`.

@@ -1,4 +1,4 @@
-//! What a user may do, and where: the names of rights and the logs that they are for.
+//! What a user may do, and where: the names of rights and the logs that they are for (P-11).
 //!
 //! ```text
 //! user -> grants: (prefix of names, rights) ...      allowed if any grant has both

@@ -1,4 +1,4 @@
-//! How many connections there are, in all and from each address.
+//! How many connections there are, in all and from each address (P-30).
 //!
 //! Not here: what a connection is told that finds no place (`serve`).
 

@@ -1,4 +1,5 @@
-//! Commands, carried out: each becomes calls of the engine, and its answer a reply.
+//! Commands, carried out: each becomes calls of the engine, and its answer, once it is durable, a
+//! reply (P-7).
 //!
 //! ```text
 //! start(command) -> the engine is asked at once, in the order of calls -> Answer, a future
@@ -10,7 +11,8 @@
 //! Not here: order and limits (`connection`), processors (`claims`), reads (`reading`), texts about
 //! the server (`about`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -54,13 +56,17 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     /// Of the worker.
     handles: Rc<RefCell<Handles>>,
+    /// The logs of the command that starts next, whatever others do to the handles meanwhile.
+    opened: Rc<RefCell<HashMap<String, Log>>>,
     /// The reader of the last `READ`, for the next one.
     kept: Rc<RefCell<Option<Kept>>>,
+    blocked: Rc<Cell<bool>>,
 }
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, handles: Rc<RefCell<Handles>>) -> Self {
-        Self { shared, handles, kept: Rc::default() }
+        let (opened, kept, blocked) = <_>::default();
+        Self { shared, handles, opened, kept, blocked }
     }
 
     fn handle(&self, name: &str) -> Option<Log> {
@@ -69,9 +75,17 @@ impl Session {
 
     /// Opens the logs that a command needs and that are not known yet. `None`: it can start.
     pub(crate) fn prepare(&self, command: &Command) -> Option<Preparing> {
-        let names = command.logs();
-        let missing: Vec<_> = names.iter().filter(|name| self.handle(name).is_none()).collect();
-        if missing.is_empty() {
+        let mut known = HashMap::new();
+        let mut missing = BTreeSet::new();
+        for name in command.logs() {
+            match self.handle(name) {
+                Some(log) => drop(known.insert(name.to_owned(), log)),
+                None => drop(missing.insert(name)),
+            }
+        }
+        let is_known = missing.is_empty();
+        *self.opened.borrow_mut() = known;
+        if is_known {
             return None;
         }
         let asked_in = self.shared.generation.get();
@@ -80,21 +94,35 @@ impl Session {
             true => engine.open_or_create_log(name),
             false => engine.open_log(name),
         };
-        let opening: Vec<_> = missing.into_iter().map(|name| open(name)).collect();
-        let handles = Rc::clone(&self.handles);
+        let opening: Vec<_> = missing.into_iter().map(open).collect();
+        let (handles, opened) = (Rc::clone(&self.handles), Rc::clone(&self.opened));
         Some(Box::pin(async move {
             for log in opening {
                 let log = log.await?;
+                opened.borrow_mut().insert(log.name().to_owned(), log.clone());
                 handles.borrow_mut().keep(log, asked_in);
             }
             Ok(())
         }))
     }
 
+    /// Whether a `READ` waits for a record, and holds none.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// The next `READ` begins anew: what was read ahead for it goes.
+    pub(crate) fn forget_reader(&self) {
+        drop(self.kept.take());
+    }
+
     /// Bytes that the reply may have.
     pub(crate) fn reply_size(&self, command: &Command) -> usize {
         match command {
-            Command::Read { bytes, .. } => 2 * (*bytes).min(self.shared.read_size_max) as usize,
+            Command::Read { bytes, count, .. } => {
+                let records = reading::RECORD_COST * usize::try_from(*count).unwrap_or(usize::MAX);
+                2 * (*bytes).min(self.shared.read_size_max) as usize + records
+            }
             Command::Claim { .. } => 1 << 20,
             Command::Logs { count, .. } => 64 * count,
             Command::Readers { .. } | Command::Stats => 64 << 10,
@@ -112,7 +140,8 @@ impl Session {
         user: Arc<User>,
         gathered: bool,
     ) -> (Answer, bool) {
-        let known = |name: &str| self.handle(name);
+        let opened = self.opened.take();
+        let known = |name: &str| opened.get(name).cloned();
         match command {
             Command::Append { log, records, by } => match known(&log) {
                 Some(log) if gathered => append_each(&log, records),
@@ -166,7 +195,8 @@ impl Session {
     /// A command that nothing is under way beside.
     fn start_alone(&self, command: Command, user: Arc<User>) -> Answer {
         let shared = Arc::clone(&self.shared);
-        let kept = Rc::clone(&self.kept);
+        let (kept, blocked) = (Rc::clone(&self.kept), Rc::clone(&self.blocked));
+        blocked.set(false);
         match command {
             Command::Auth { user, password, .. } => {
                 Box::pin(async move { Outcome::Login(shared.login(user, password).await) })
@@ -175,7 +205,7 @@ impl Session {
                 match shared.engine.open_log(&*log).await {
                     Ok(handle) => {
                         let bytes = shared.follow_batch_size;
-                        let reader = handle.reader(from).max_bytes(bytes);
+                        let reader = handle.reader(from).max_bytes(bytes).max_ahead(reading::AHEAD);
                         Outcome::Followed(Following::new(log, reader, dlsn))
                     }
                     Err(error) => Outcome::Reply(Reply::Error(error.into())),
@@ -190,13 +220,14 @@ impl Session {
             Command::Read { log, from, count, bytes, block_ms, dlsn } => answer(async move {
                 let generation = shared.generation.get();
                 let reader = Kept::take(&kept, &log, from, generation);
-                let mut reader = match reader {
+                let reader = match reader {
                     Some(reader) => reader,
                     None => shared.engine.open_log(&*log).await?.reader(from),
                 };
                 let bytes = bytes.min(shared.read_size_max);
-                reader = reader.max_bytes(bytes).max_records(count);
-                let records = reading::read(&mut reader, (count, bytes), block_ms).await?;
+                let reader = reader.max_bytes(bytes).max_ahead(reading::AHEAD);
+                let read = reading::read(reader, (count, bytes), block_ms, &blocked);
+                let (reader, records) = read.await?;
                 *kept.borrow_mut() = Kept::new(log, reader, generation);
                 Ok(Reply::Array(records.iter().map(|r| reading::record(r, dlsn)).collect()))
             }),
@@ -217,6 +248,7 @@ fn refused(refusal: Refusal) -> (Answer, bool) {
     (answer(async move { Err(refusal) }), true)
 }
 
+/// One log's records, by anyone, its owner, or a writer (P-13, P-17).
 fn append(log: &Log, mut records: Vec<NewRecord>, by: By) -> (Answer, bool) {
     fn at<E: Into<Refusal>>(appended: Result<oncelog::Appended, E>) -> Outcome {
         Outcome::Reply(match appended {
@@ -283,6 +315,7 @@ fn append_each(log: &Log, records: Vec<NewRecord>) -> (Answer, bool) {
     (Box::pin(answer), is_sent)
 }
 
+/// Records of several logs (P-14).
 fn batch(records: Vec<(Log, Bytes)>, owners: &[(String, oncelog::Epoch)]) -> (Answer, bool) {
     let mut batch = Batch::new();
     // For each record: the place of its log among the answers, and its place in that log's part.
@@ -448,6 +481,7 @@ async fn names_of_logs(
     Ok(Reply::Array(names))
 }
 
+/// A writer that begins, also again (P-18).
 async fn writer(log: &Log, what: WriterCommand) -> Result<Reply, Refusal> {
     Ok(match what {
         WriterCommand::Open { name, increasing, exclusive } => {

@@ -20,7 +20,7 @@ use crate::rights::User;
 use crate::tls::Tls;
 use crate::users::{SharedUsers, Verifier};
 
-/// Bytes that connections hold together beyond what each may hold anyway.
+/// Bytes that connections hold together beyond what each may hold anyway (P-29).
 #[derive(Debug)]
 pub(crate) struct Memory {
     used: AtomicUsize,
@@ -51,7 +51,7 @@ impl Memory {
     }
 }
 
-/// How long a peer may take.
+/// How long a peer may take (P-31).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     /// To say who it is.

@@ -1,4 +1,5 @@
-//! What a connection answers by itself: greetings, lists of commands, its own name.
+//! What a connection answers by itself: greetings, lists of commands, its own name. Much of it is
+//! there because clients of Redis ask (P-34).
 //!
 //! Not here: what needs the engine (`session`).
 
@@ -71,6 +72,11 @@ fn hello(connection: &mut Connection, protocol: Option<u64>, name: Option<String
         Some(3) => Protocol::Resp3,
         Some(_) => return Reply::Error(Refusal::new("NOPROTO", "unsupported protocol version")),
     };
+    if wanted != connection.protocol && following(connection) {
+        // In RESP2 nobody could tell pushes from the answers that are under way.
+        let text = "it follows, and RESP2 has no pushes: UNFOLLOW before HELLO 2";
+        return Reply::Error(Refusal::new("ERR", text));
+    }
     if let Some(name) = name
         && let refused @ Reply::Error(_) = rename(connection, name)
     {
@@ -101,7 +107,8 @@ fn unfollow(connection: &mut Connection, log: Option<String>) -> Reply {
     };
     let last = ended.pop();
     for log in ended {
-        connection.handle_push(told(Reply::text(log)));
+        // In the order of requests, also where one before it is not answered.
+        connection.answer_next(Reply::Push(told(Reply::text(log))));
     }
     Reply::Push(told(last.map_or(Reply::Null, Reply::text)))
 }

@@ -1,4 +1,4 @@
-//! From words to a [`Command`].
+//! From words to a [`Command`]; numbers and names have one form (P-5).
 //!
 //! Not here: what a command is (`command`).
 
@@ -13,6 +13,8 @@ use crate::error::Refusal;
 const READ_BYTES: u64 = 1 << 20;
 /// What a `READ` may say.
 const READ_BYTES_MAX: u64 = 16 << 20;
+/// Records that a `READ` may ask for.
+const READ_COUNT_MAX: u64 = 10_000;
 /// Records, or names, that are given at most, unless more are asked for.
 const COUNT: u64 = 1000;
 
@@ -347,6 +349,7 @@ fn batch(args: &mut Args) -> Result<Command, Refusal> {
     Ok(Command::Batch { records, owners })
 }
 
+/// Where to begin (P-15).
 fn position(args: &mut Args) -> Result<From, Refusal> {
     if !args.word("FROM") {
         return Err(args.usage());
@@ -390,7 +393,7 @@ fn read(args: &mut Args) -> Result<Command, Refusal> {
     let (mut count, mut bytes, mut block_ms, mut dlsn) = (COUNT, READ_BYTES, None, false);
     while !args.is_empty() {
         if args.word("COUNT") {
-            count = args.number()?.max(1);
+            count = args.number()?.clamp(1, READ_COUNT_MAX);
         } else if args.word("BYTES") {
             bytes = args.number()?.clamp(1, READ_BYTES_MAX);
         } else if args.word("BLOCK") {

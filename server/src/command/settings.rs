@@ -1,4 +1,4 @@
-//! Options of a log as words: `COMPRESSION lz4 KEEPFOR 7d`.
+//! Options of a log as words: `COMPRESSION lz4 KEEPFOR 7d` (P-12).
 //!
 //! `none` takes an option back. Sizes are bytes, or as `10GiB`; ages as `7d` or `30m`.
 //!

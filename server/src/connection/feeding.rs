@@ -27,11 +27,25 @@ pub(super) struct Feeding {
     told: u64,
     /// How many lines are under way.
     under_way: u64,
+    /// Why it ends once they are durable.
+    refused: Option<Refusal>,
 }
 
 impl Feeding {
     pub(super) fn new(log: String) -> Self {
-        Self { log, count: 0, told: 0, under_way: 0 }
+        Self { log, count: 0, told: 0, under_way: 0, refused: None }
+    }
+
+    /// It ends: what is to be told, unless lines are under way that it waits for.
+    pub(super) fn end_with(&mut self, refusal: Refusal) -> Option<Refusal> {
+        if self.under_way > 0 {
+            self.refused.get_or_insert(refusal);
+            return None;
+        }
+        // No count may come behind the refusal.
+        self.told = self.count;
+        let text = format!("{}; {} lines are durable", refusal.text, self.count);
+        Some(Refusal::new(refusal.word, text))
     }
 }
 
@@ -48,22 +62,19 @@ impl Connection {
         self.feeding = Some(Feeding::new(log));
     }
 
+    /// Lines to be stored, or the end of feeding (P-26).
     pub(super) fn poll_lines(&mut self) -> Option<Work> {
         let Some(feeding) = &mut self.feeding else { return None };
         match self.input.next_lines(self.limits.line, self.limits.lines) {
             Err(refusal) => {
-                let told = format!("{}; {} lines are durable", refusal.text, feeding.count);
-                self.handle_refusal(Refusal::new(refusal.word, told));
+                self.handle_refusal(refusal);
                 None
             }
             Ok(lines) if lines.is_empty() => {
                 if self.input_ended {
-                    let (left, count) = (self.input.len(), feeding.count);
+                    let left = self.input.len();
                     if left > 0 {
-                        let text = format!(
-                            "the last {left} bytes have no line end and were not stored; {count} \
-                             lines are durable"
-                        );
+                        let text = format!("the last {left} bytes have no line end: not stored");
                         self.handle_refusal(Refusal::new("ERR", text));
                     }
                     self.closing = true;
@@ -81,22 +92,28 @@ impl Connection {
         }
     }
 
-    /// The answer to lines: how many of all that came are durable, or why these are not.
+    /// The answer to lines: how many of all that came are durable, or why these are not (P-25).
     pub fn handle_lines(&mut self, ticket: u64, result: Result<(), Refusal>) {
+        assert!(ticket == self.first, "lines are alone");
         let slot = self.slots.pop_front().expect("lines are alone");
-        assert!(ticket == self.first && self.slots.is_empty(), "lines are alone");
         self.first += 1;
         self.in_flight_bytes -= slot.bytes;
         self.alone = None;
         let feeding = self.feeding.as_mut().expect("who has lines feeds");
-        match result {
-            Ok(()) => feeding.count += std::mem::take(&mut feeding.under_way),
-            Err(refusal) => {
-                let told = format!("{}; {} lines are durable", refusal.text, feeding.count);
-                self.handle_refusal(Refusal::new(refusal.word, told));
-            }
+        let under_way = std::mem::take(&mut feeding.under_way);
+        let refused = feeding.refused.take();
+        if result.is_ok() {
+            feeding.count += under_way;
+        }
+        if let Some(refusal) = result.err().or(refused) {
+            self.end_with(refusal);
         }
         self.tell_count();
+    }
+
+    /// Whether the newest count was not told yet.
+    pub(super) fn owes_count(&self) -> bool {
+        self.feeding.as_ref().is_some_and(|feeding| feeding.told < feeding.count)
     }
 
     /// Tells the newest count, unless an older one was not sent yet: whoever never reads them

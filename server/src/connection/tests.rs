@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use oncelog::NewRecord;
 
 use super::*;
@@ -257,4 +258,98 @@ fn a_stop_answers_what_was_taken_and_refuses_the_rest() {
     connection.handle_reply(0, Reply::Number(0));
     assert!(sent(&mut connection).starts_with(":0\r\n-STOPPED"));
     assert!(connection.is_done());
+}
+
+#[test]
+fn answers_that_wait_for_one_before_them_are_counted_and_bounded() {
+    let mut connection = open();
+    connection.handle_input(b"APPEND a 1\n");
+    assert_eq!(appends(&mut connection).len(), 1);
+    for _ in 0..3 {
+        connection.handle_input(format!("ECHO {}\n", "x".repeat(900)).as_bytes());
+    }
+    connection.handle_input(b"APPEND a 2\n");
+    assert!(connection.poll_work().is_none(), "2000 bytes of answers wait");
+    assert!(connection.memory() >= 2700, "and are counted");
+    connection.handle_reply(0, Reply::Number(0));
+    assert!(sent(&mut connection).starts_with(":0\r\n$900"));
+    assert_eq!(appends(&mut connection).len(), 1);
+}
+
+#[test]
+fn memory_of_a_large_request_and_of_its_answer_is_given_back() {
+    let limits = Limits {
+        request: RequestLimits { bytes: 1 << 20, ..LIMITS.request },
+        output: 1 << 20,
+        ..LIMITS
+    };
+    let mut connection = Connection::new(1, limits, Some(Arc::new(User::everyone())));
+    connection.handle_input(b"*2\r\n$4\r\nECHO\r\n$600000\r\n");
+    connection.handle_input(&[b'x'; 600_000]);
+    assert!(connection.memory() >= 600_000);
+    connection.handle_input(b"\r\nPING\nPIN");
+    assert!(connection.poll_work().is_none());
+    assert_eq!(sent(&mut connection).len(), 600_000 + 11 + 7);
+    assert!(connection.memory() < 64 << 10, "{} bytes", connection.memory());
+    connection.handle_input(b"G\n");
+    assert!(connection.poll_work().is_none());
+    assert_eq!(sent(&mut connection), "+PONG\r\n");
+}
+
+#[test]
+fn a_large_request_that_gives_way_is_answered_and_the_next_one_understood() {
+    let mut connection = open();
+    connection.handle_input(b"*3\r\n$6\r\nAPPEND\r\n$1\r\na\r\n$3000\r\nxxx");
+    assert!(connection.poll_work().is_none() && connection.only_waits_for_more());
+    connection.give_way();
+    assert!(connection.poll_work().is_none());
+    assert!(sent(&mut connection).starts_with("-BUSY"));
+    assert!(connection.input_len() == 0, "what came of it is gone");
+    connection.handle_input(&[b'x'; 2997]);
+    connection.handle_input(b"\r\nPING\n");
+    assert!(connection.poll_work().is_none());
+    assert_eq!(sent(&mut connection), "+PONG\r\n");
+}
+
+#[test]
+fn feeding_that_is_refused_while_lines_are_under_way_tells_what_became_of_them() {
+    for sealed in [false, true] {
+        let mut connection = Connection::feeding(1, LIMITS, "a".to_owned());
+        connection.handle_input(b"one\ntwo\n");
+        let (ticket, _) = lines(&mut connection).unwrap();
+        connection.give_way();
+        assert!(!connection.is_done());
+        let answer = if sealed { Err(Refusal::new("SEALED", "it is")) } else { Ok(()) };
+        connection.handle_lines(ticket, answer);
+        let told = sent(&mut connection);
+        let (word, count) = if sealed { ("-SEALED", 0) } else { ("-BUSY", 2) };
+        assert!(told.starts_with(word), "{told}");
+        assert!(told.ends_with(&format!("; {count} lines are durable\r\n")), "{told}");
+        assert!(connection.is_done());
+    }
+}
+
+#[test]
+fn the_last_count_is_owed_also_after_the_end() {
+    let mut connection = Connection::feeding(1, LIMITS, "a".to_owned());
+    for line in [&b"one\n"[..], b"two\n"] {
+        connection.handle_input(line);
+        let (ticket, _) = lines(&mut connection).unwrap();
+        connection.handle_lines(ticket, Ok(()));
+    }
+    connection.handle_input_end();
+    assert!(lines(&mut connection).is_none());
+    assert_eq!(connection.poll_output().unwrap(), ":1\r\n");
+    assert!(!connection.is_done());
+    assert_eq!(connection.poll_output().unwrap(), ":2\r\n");
+    assert!(connection.is_done());
+}
+
+#[test]
+fn strangers_may_send_little() {
+    let limits = Limits { request: RequestLimits { bytes: 1 << 20, ..LIMITS.request }, ..LIMITS };
+    let mut connection = Connection::new(1, limits, None);
+    connection.handle_input(b"*2\r\n$4\r\nAUTH\r\n$20000\r\n");
+    assert!(connection.poll_work().is_none());
+    assert!(sent(&mut connection).starts_with("-TOOLARGE"));
 }

@@ -11,7 +11,7 @@ use crate::front::Refused;
 use crate::tls;
 
 /// How long the last reply may take to be read before the socket goes.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// When the peer must have done something.
 pub(super) struct Clocks {
@@ -42,6 +42,9 @@ impl Driver {
         if self.connection.taken() != clocks.taken {
             clocks.taken = self.connection.taken();
             clocks.active = now;
+        } else {
+            // It may be long until the next one.
+            self.session.forget_reader();
         }
         let over = |since: Instant, limit: Duration| now.duration_since(since) >= limit;
         if clocks.ended.is_some_and(|since| over(since, LINGER)) {
@@ -50,11 +53,17 @@ impl Driver {
         if clocks.stopped.is_some_and(|since| over(since, times.stop)) {
             return Some("the server stops, and did not wait any longer");
         }
-        if self.writing.is_some() && over(clocks.written, times.write) {
+        // Counts of lines that nobody takes cost nothing, and losing lines would.
+        let owes = !self.connection.is_feeding() || self.connection.is_closing();
+        if self.writing.is_some() && owes && over(clocks.written, times.write) {
             return Some("it did not take its replies");
         }
         let greets = self.connection.user().is_none();
         let greets = greets || self.tls.as_ref().is_some_and(tls::Session::is_handshaking);
+        if !greets {
+            // From here on, should it forget who it is by `RESET`.
+            clocks.connected = now;
+        }
         if greets && over(clocks.connected, times.handshake) {
             self.shared.front.refused(Refused::Auth);
             return Some("it did not say who it is");
