@@ -7,6 +7,9 @@
 //! Invariants:
 //! - A count that was told is one of lines that are durable, and of all lines before them.
 //! - Who never reads counts costs no memory: a newer one takes the place of one that was not sent.
+//! - Who did not ask is told nothing before its end, and then one count. Programs that ship lines read
+//!   nothing: where bytes lie unread, closing a socket throws away what was not received yet, and a
+//!   peer that is gone looks as if it were there.
 //!
 //! Not here: cutting bytes into lines (`frame`).
 
@@ -27,11 +30,13 @@ pub(super) struct Feeding {
     told: u64,
     /// How many lines are under way.
     under_way: u64,
+    /// Whether counts are told before the end.
+    asked: bool,
 }
 
 impl Feeding {
-    pub(super) fn new(log: String) -> Self {
-        Self { log, count: 0, told: 0, under_way: 0 }
+    pub(super) fn new(log: String, asked: bool) -> Self {
+        Self { log, count: 0, told: 0, under_way: 0, asked }
     }
 }
 
@@ -45,7 +50,7 @@ impl Connection {
     /// The answer to `INGEST`: lines are records from now on.
     pub fn handle_feeding(&mut self, ticket: u64, log: String) {
         self.handle_reply(ticket, Reply::OK);
-        self.feeding = Some(Feeding::new(log));
+        self.feeding = Some(Feeding::new(log, true));
     }
 
     pub(super) fn poll_lines(&mut self) -> Option<Work> {
@@ -102,7 +107,9 @@ impl Connection {
     /// Tells the newest count, unless an older one was not sent yet: whoever never reads them
     /// costs no memory.
     pub(super) fn tell_count(&mut self) {
+        let has_ended = self.input_ended && self.closing;
         if let Some(feeding) = &mut self.feeding
+            && (feeding.asked || has_ended)
             && self.output.is_empty()
             && feeding.told < feeding.count
         {

@@ -241,10 +241,29 @@ fn a_line_that_is_too_long_or_refused_ends_feeding_with_the_count_that_is_durabl
         connection.handle_lines(ticket, answer);
         assert!(lines(&mut connection).is_none());
         let told = sent(&mut connection);
-        let wanted = if refused { "-SEALED it is; 0 lines" } else { ":1\r\n-TOOLARGE" };
+        let wanted = if refused { "-SEALED it is; 0 lines" } else { "-TOOLARGE" };
         assert!(told.starts_with(wanted) && told.ends_with("lines are durable\r\n"), "{told}");
         assert!(connection.is_done());
     }
+}
+
+#[test]
+fn who_did_not_ask_to_feed_is_told_one_count_at_the_end() {
+    let mut connection = Connection::feeding(1, LIMITS, "a".to_owned());
+    for line in [&b"one\n"[..], b"two\n"] {
+        connection.handle_input(line);
+        let (ticket, _) = lines(&mut connection).unwrap();
+        connection.handle_lines(ticket, Ok(()));
+        assert_eq!(sent(&mut connection), "");
+    }
+    connection.handle_input(b"three\n");
+    connection.handle_input_end();
+    let (ticket, _) = lines(&mut connection).unwrap();
+    assert_eq!(sent(&mut connection), "", "the last line is not durable yet");
+    connection.handle_lines(ticket, Ok(()));
+    assert!(lines(&mut connection).is_none());
+    assert_eq!(sent(&mut connection), ":3\r\n");
+    assert!(connection.is_done());
 }
 
 #[test]
