@@ -22,10 +22,10 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long anything may take before the test has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until there is something.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = ask() {
@@ -38,7 +38,7 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// A free port below those that the system gives to clients: a client that comes back to a server
 /// that is not up yet cannot get its port.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut ports = std::iter::repeat_with(|| {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -51,23 +51,23 @@ pub fn free_port() -> u16 {
 }
 
 /// The server; killed when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     process: Child,
     dir: TempDir,
     /// Where clients connect.
-    pub port: u16,
+    pub(crate) port: u16,
     args: Vec<String>,
 }
 
 impl Server {
     /// One of one engine of 1 MiB segments in a new directory, with these settings besides.
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         Self::start_in(dir, args)
     }
 
     /// As [`start`](Self::start), with its data, and whatever is there, in a directory.
-    pub fn start_in(dir: TempDir, args: &[&str]) -> Self {
+    pub(crate) fn start_in(dir: TempDir, args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         loop {
             let port = free_port();
@@ -83,13 +83,13 @@ impl Server {
     }
 
     /// Ends it at once, whatever it does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill().expect("it can be killed");
         self.process.wait().expect("it ends");
     }
 
     /// Starts it again after [`kill`](Self::kill), on the same port.
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         let starts = 1 + log_of(self.dir.path()).matches(READY).count();
         self.process = spawn(self.dir.path(), self.port, &self.args);
         let ready = wait_ready(&mut self.process, self.dir.path(), starts);
@@ -97,40 +97,40 @@ impl Server {
     }
 
     /// Tells it something.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id()).expect("a process id");
         kill(Pid::from_raw(pid), signal).expect("it is there");
     }
 
     /// Ends it as a service manager does; it must end well.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
         let status = until("the server stops", || self.process.try_wait().expect("a child"));
         assert!(status.success(), "{status}: {}", self.log());
     }
 
     /// What it has said so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         log_of(self.dir.path())
     }
 
     /// Its directory, for files beside its data.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// A connection that speaks RESP2.
-    pub fn connect(&self) -> Wire {
+    pub(crate) fn connect(&self) -> Wire {
         Wire::new(TcpStream::connect(("127.0.0.1", self.port)).expect("it listens"))
     }
 
     /// Asks once, and expects no error.
-    pub fn ask(&self, args: &[&str]) -> Value {
+    pub(crate) fn ask(&self, args: &[&str]) -> Value {
         self.connect().ask(args)
     }
 
     /// All records of a log.
-    pub fn records(&self, log: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn records(&self, log: &str) -> Vec<Vec<u8>> {
         self.connect().records(log)
     }
 }
@@ -181,7 +181,7 @@ fn log_of(dir: &Path) -> String {
 
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub(crate) enum Value {
     /// A number.
     Number(i64),
     /// Bytes, or a short text.
@@ -196,26 +196,26 @@ pub enum Value {
 
 impl Value {
     /// Its number.
-    pub fn number(&self) -> i64 {
+    pub(crate) fn number(&self) -> i64 {
         let Self::Number(number) = self else { panic!("{self:?} is no number") };
         *number
     }
 
     /// Its parts.
-    pub fn array(self) -> Vec<Self> {
+    pub(crate) fn array(self) -> Vec<Self> {
         let Self::Array(parts) = self else { panic!("{self:?} is no array") };
         parts
     }
 
     /// Its bytes.
-    pub fn bytes(self) -> Vec<u8> {
+    pub(crate) fn bytes(self) -> Vec<u8> {
         let Self::Bytes(bytes) = self else { panic!("{self:?} is no text") };
         bytes
     }
 }
 
 /// The least client: what tests check others with.
-pub struct Wire(BufReader<TcpStream>);
+pub(crate) struct Wire(BufReader<TcpStream>);
 
 impl Wire {
     fn new(stream: TcpStream) -> Self {
@@ -224,7 +224,7 @@ impl Wire {
     }
 
     /// Asks, and expects no error.
-    pub fn ask(&mut self, args: &[&str]) -> Value {
+    pub(crate) fn ask(&mut self, args: &[&str]) -> Value {
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
         let answer = self.try_ask(&args);
         assert!(!matches!(answer, Value::Error(_)), "{args:?}: {answer:?}");
@@ -232,7 +232,7 @@ impl Wire {
     }
 
     /// Asks.
-    pub fn try_ask(&mut self, args: &[&[u8]]) -> Value {
+    pub(crate) fn try_ask(&mut self, args: &[&[u8]]) -> Value {
         let mut request = format!("*{}\r\n", args.len()).into_bytes();
         for arg in args {
             request.extend(format!("${}\r\n", arg.len()).bytes());
@@ -271,7 +271,7 @@ impl Wire {
     }
 
     /// All records of a log.
-    pub fn records(&mut self, log: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn records(&mut self, log: &str) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         loop {
             let next = records.len().to_string();
@@ -285,7 +285,7 @@ impl Wire {
 }
 
 /// Runs a client to its end with some input. What it printed, and whether it said that all is well.
-pub fn run(command: &mut Command, input: &[u8]) -> (String, bool) {
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> (String, bool) {
     let dir = tempfile::tempdir().expect("a directory");
     let (asked, told) = (dir.path().join("in"), dir.path().join("out"));
     fs::write(&asked, input).expect("a file");
@@ -311,19 +311,19 @@ pub fn run(command: &mut Command, input: &[u8]) -> (String, bool) {
 }
 
 /// As [`run`], and it must say that all is well.
-pub fn run_well(command: &mut Command, input: &[u8]) -> String {
+pub(crate) fn run_well(command: &mut Command, input: &[u8]) -> String {
     let (told, is_well) = run(command, input);
     assert!(is_well, "{command:?} failed:\n{told}");
     told
 }
 
 /// Says why a test does nothing.
-pub fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     println!("skipped: {why}; server/tests/clients/install installs it");
 }
 
 /// A program that is installed.
-pub fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let dirs = std::env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = std::env::split_paths(&dirs).collect();
     dirs.push("/usr/sbin".into());
@@ -346,12 +346,12 @@ fn installed(path: &str) -> Option<PathBuf> {
 }
 
 /// A script of `server/tests/clients`.
-pub fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
 /// A script for Python with redis-py.
-pub fn redis_py(name: &str) -> Option<Command> {
+pub(crate) fn redis_py(name: &str) -> Option<Command> {
     installed("venv/wanted")?;
     let mut command = Command::new(installed("venv/bin/python")?);
     command.arg("-B").arg(script(name));
@@ -359,7 +359,7 @@ pub fn redis_py(name: &str) -> Option<Command> {
 }
 
 /// A script for Node, with the packages of `install`.
-pub fn node(name: &str) -> Option<Command> {
+pub(crate) fn node(name: &str) -> Option<Command> {
     let packages = installed("node/package.json")?;
     let mut command = Command::new(program("node")?);
     command.arg(script(name)).env("CLIENTS", packages);
