@@ -163,11 +163,11 @@ impl Connection {
         }
     }
 
-    /// One whose lines feed a log from its first byte on.
+    /// One whose lines feed a log from its first byte on; one count answers all of them, at the end.
     #[must_use]
     pub fn feeding(id: u64, limits: Limits, log: String) -> Self {
         let mut connection = Self::new(id, limits, Some(Arc::new(User::everyone())));
-        connection.feeding = Some(Feeding::new(log));
+        connection.feeding = Some(Feeding::new(log, false));
         connection
     }
 

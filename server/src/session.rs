@@ -20,7 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use oncelog::{AppendError, Batch, Log, LogError, LogInfo, LogOptions, NewRecord, Sequence};
+use oncelog::{
+    AppendError, Appended, Batch, Log, LogError, LogId, LogInfo, LogOptions, NewRecord, Sequence,
+};
 
 use crate::about;
 use crate::claims::Change;
@@ -163,8 +165,10 @@ impl Session {
                     Some(log) => Ok((log, record)),
                     None => Err(not_found(&name)),
                 };
-                let outputs = outputs.into_iter().map(known).collect::<Result<_, _>>();
+                let outputs = outputs.into_iter().map(known).collect::<Result<Vec<_>, _>>();
+                let mut places = Places::default();
                 let sent = outputs.and_then(|outputs| {
+                    outputs.iter().for_each(|(log, _)| places.add(log));
                     let change = Change { positions, state, outputs };
                     self.shared.claims.commit(&reader, epoch, change)
                 });
@@ -174,11 +178,10 @@ impl Session {
                     let committed = sent?.await.inspect_err(|_| {
                         shared.claims.forget(&reader, Some(epoch));
                     })?;
-                    let outputs = committed.outputs.iter().map(|at| Reply::Number(at.first.get()));
                     Ok(Reply::Array(vec![
                         Reply::Number(committed.number),
                         Reply::flag(committed.snapshot_due),
-                        Reply::Array(outputs.collect()),
+                        places.sequences(&committed.outputs),
                     ]))
                 });
                 (answer, is_sent)
@@ -250,7 +253,7 @@ fn refused(refusal: Refusal) -> (Answer, bool) {
 
 /// One log's records, by anyone, its owner, or a writer (P-13, P-17).
 fn append(log: &Log, mut records: Vec<NewRecord>, by: By) -> (Answer, bool) {
-    fn at<E: Into<Refusal>>(appended: Result<oncelog::Appended, E>) -> Outcome {
+    fn at<E: Into<Refusal>>(appended: Result<Appended, E>) -> Outcome {
         Outcome::Reply(match appended {
             Ok(appended) => Reply::Number(appended.first.get()),
             Err(error) => Reply::Error(error.into()),
@@ -315,31 +318,46 @@ fn append_each(log: &Log, records: Vec<NewRecord>) -> (Answer, bool) {
     (Box::pin(answer), is_sent)
 }
 
+/// Where each of several records stands: the engine tells only where each log's part of them does.
+#[derive(Default)]
+struct Places {
+    /// The logs in the order of their first records, with how many records each has.
+    logs: Vec<(LogId, u64)>,
+    /// For each record: the place of its log, and its place in that log's part.
+    records: Vec<(usize, u64)>,
+}
+
+impl Places {
+    /// One more record.
+    fn add(&mut self, log: &Log) {
+        let part = self.logs.iter().position(|(known, _)| *known == log.id());
+        let part = part.unwrap_or_else(|| {
+            self.logs.push((log.id(), 0));
+            self.logs.len() - 1
+        });
+        self.records.push((part, self.logs[part].1));
+        self.logs[part].1 += 1;
+    }
+
+    fn sequences(self, parts: &[Appended]) -> Reply {
+        let sequence = |(part, place): (usize, u64)| Reply::Number(parts[part].first.get() + place);
+        Reply::Array(self.records.into_iter().map(sequence).collect())
+    }
+}
+
 /// Records of several logs (P-14).
 fn batch(records: Vec<(Log, Bytes)>, owners: &[(String, oncelog::Epoch)]) -> (Answer, bool) {
-    let mut batch = Batch::new();
-    // For each record: the place of its log among the answers, and its place in that log's part.
-    let (mut logs, mut places) = (Vec::<(Log, u64)>::new(), Vec::new());
+    let (mut batch, mut places) = (Batch::new(), Places::default());
     for (log, record) in records {
         batch = match owners.iter().find(|(name, _)| name == log.name()) {
             Some((_, epoch)) => batch.append_as(&log.exclusive_writer().resume(*epoch), record),
             None => batch.append(&log, record),
         };
-        let part = logs.iter().position(|(known, _)| known.id() == log.id());
-        let part = part.unwrap_or_else(|| {
-            logs.push((log, 0));
-            logs.len() - 1
-        });
-        places.push((part, logs[part].1));
-        logs[part].1 += 1;
+        places.add(&log);
     }
     let response = batch.commit();
     let is_sent = response.is_sent();
-    let answer = answer(async move {
-        let parts = response.await?;
-        let sequence = |(part, place): (usize, u64)| Reply::Number(parts[part].first.get() + place);
-        Ok(Reply::Array(places.into_iter().map(sequence).collect()))
-    });
+    let answer = answer(async move { Ok(places.sequences(&response.await?)) });
     (answer, is_sent)
 }
 

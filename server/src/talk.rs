@@ -137,8 +137,9 @@ fn documentation(spec: &Spec) -> Reply {
     Reply::Map(fields)
 }
 
-/// As `COMMAND INFO` of Redis: name, arity, flags, first key, last key, step. What it calls keys
-/// are logs; nothing here is placed by them.
+/// As `COMMAND INFO` of Redis 7: name, arity, flags, first key, last key, step, then categories,
+/// tips, key specifications and subcommands. What it calls keys are logs; nothing here is placed by
+/// them.
 fn about(spec: &Spec) -> Reply {
     let is_write = ["APPEND", "BATCH", "COMMIT", "MAPPEND", "CREATE", "DROP"].contains(&spec.name);
     let flag = if is_write { "write" } else { "readonly" };
@@ -151,6 +152,11 @@ fn about(spec: &Spec) -> Reply {
         Reply::Number(0),
         Reply::Number(0),
         Reply::Number(0),
+        // Clients look for each of these without asking whether it is there.
+        Reply::Array(Vec::new()),
+        Reply::Array(Vec::new()),
+        Reply::Array(Vec::new()),
+        Reply::Array(Vec::new()),
     ])
 }
 

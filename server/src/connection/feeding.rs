@@ -7,6 +7,9 @@
 //! Invariants:
 //! - A count that was told is one of lines that are durable, and of all lines before them.
 //! - Who never reads counts costs no memory: a newer one takes the place of one that was not sent.
+//! - Who did not ask is told nothing before its end, and then one count. Programs that ship lines read
+//!   nothing: where bytes lie unread, closing a socket throws away what was not received yet, and a
+//!   peer that is gone looks as if it were there.
 //!
 //! Not here: cutting bytes into lines (`frame`).
 
@@ -29,11 +32,13 @@ pub(super) struct Feeding {
     under_way: u64,
     /// Why it ends once they are durable.
     refused: Option<Refusal>,
+    /// Whether counts are told before the end.
+    asked: bool,
 }
 
 impl Feeding {
-    pub(super) fn new(log: String) -> Self {
-        Self { log, count: 0, told: 0, under_way: 0, refused: None }
+    pub(super) fn new(log: String, asked: bool) -> Self {
+        Self { log, count: 0, told: 0, under_way: 0, refused: None, asked }
     }
 
     /// It ends: what is to be told, unless lines are under way that it waits for.
@@ -59,7 +64,7 @@ impl Connection {
     /// The answer to `INGEST`: lines are records from now on.
     pub fn handle_feeding(&mut self, ticket: u64, log: String) {
         self.handle_reply(ticket, Reply::OK);
-        self.feeding = Some(Feeding::new(log));
+        self.feeding = Some(Feeding::new(log, true));
     }
 
     /// Lines to be stored, or the end of feeding (P-26).
@@ -119,7 +124,9 @@ impl Connection {
     /// Tells the newest count, unless an older one was not sent yet: whoever never reads them
     /// costs no memory.
     pub(super) fn tell_count(&mut self) {
+        let has_ended = self.closing;
         if let Some(feeding) = &mut self.feeding
+            && (feeding.asked || has_ended)
             && self.output.is_empty()
             && feeding.told < feeding.count
         {

@@ -242,10 +242,29 @@ fn a_line_that_is_too_long_or_refused_ends_feeding_with_the_count_that_is_durabl
         connection.handle_lines(ticket, answer);
         assert!(lines(&mut connection).is_none());
         let told = sent(&mut connection);
-        let wanted = if refused { "-SEALED it is; 0 lines" } else { ":1\r\n-TOOLARGE" };
+        let wanted = if refused { "-SEALED it is; 0 lines" } else { "-TOOLARGE" };
         assert!(told.starts_with(wanted) && told.ends_with("lines are durable\r\n"), "{told}");
         assert!(connection.is_done());
     }
+}
+
+#[test]
+fn who_did_not_ask_to_feed_is_told_one_count_at_the_end() {
+    let mut connection = Connection::feeding(1, LIMITS, "a".to_owned());
+    for line in [&b"one\n"[..], b"two\n"] {
+        connection.handle_input(line);
+        let (ticket, _) = lines(&mut connection).unwrap();
+        connection.handle_lines(ticket, Ok(()));
+        assert_eq!(sent(&mut connection), "");
+    }
+    connection.handle_input(b"three\n");
+    connection.handle_input_end();
+    let (ticket, _) = lines(&mut connection).unwrap();
+    assert_eq!(sent(&mut connection), "", "the last line is not durable yet");
+    connection.handle_lines(ticket, Ok(()));
+    assert!(lines(&mut connection).is_none());
+    assert_eq!(sent(&mut connection), ":3\r\n");
+    assert!(connection.is_done());
 }
 
 #[test]
@@ -331,18 +350,35 @@ fn feeding_that_is_refused_while_lines_are_under_way_tells_what_became_of_them()
 
 #[test]
 fn the_last_count_is_owed_also_after_the_end() {
-    let mut connection = Connection::feeding(1, LIMITS, "a".to_owned());
-    for line in [&b"one\n"[..], b"two\n"] {
-        connection.handle_input(line);
-        let (ticket, _) = lines(&mut connection).unwrap();
-        connection.handle_lines(ticket, Ok(()));
+    for (asked, stopped) in [(true, false), (false, false), (false, true)] {
+        let mut connection = match asked {
+            false => Connection::feeding(1, LIMITS, "a".to_owned()),
+            true => open(),
+        };
+        if asked {
+            connection.handle_input(b"INGEST a\n");
+            let work = connection.poll_work().unwrap();
+            connection.handle_feeding(work.ticket, "a".to_owned());
+            assert_eq!(connection.poll_output().unwrap(), "+OK\r\n");
+        }
+        for line in [&b"one\n"[..], b"two\n"] {
+            connection.handle_input(line);
+            let (ticket, _) = lines(&mut connection).unwrap();
+            connection.handle_lines(ticket, Ok(()));
+        }
+        if stopped {
+            connection.handle_stop();
+        } else {
+            connection.handle_input_end();
+        }
+        assert!(lines(&mut connection).is_none());
+        if asked {
+            assert_eq!(connection.poll_output().unwrap(), ":1\r\n");
+        }
+        assert!(!connection.is_done());
+        assert_eq!(connection.poll_output().unwrap(), ":2\r\n");
+        assert!(connection.is_done());
     }
-    connection.handle_input_end();
-    assert!(lines(&mut connection).is_none());
-    assert_eq!(connection.poll_output().unwrap(), ":1\r\n");
-    assert!(!connection.is_done());
-    assert_eq!(connection.poll_output().unwrap(), ":2\r\n");
-    assert!(connection.is_done());
 }
 
 #[test]
