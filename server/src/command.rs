@@ -17,7 +17,7 @@ pub mod table;
 use bytes::Bytes;
 use oncelog::{Epoch, From, NewRecord, Sequence};
 
-use crate::error::Refusal;
+use crate::error::{Refusal, shown};
 use crate::rights::Right;
 pub use parse::parse;
 pub use settings::Setting;
@@ -288,5 +288,5 @@ impl Command {
 /// A text that names something.
 pub(crate) fn name_of(bytes: &[u8]) -> Result<String, Refusal> {
     let name = std::str::from_utf8(bytes).map(str::to_owned);
-    name.map_err(|_| Refusal::new("BADNAME", format!("{:?} is no name", bytes.escape_ascii())))
+    name.map_err(|_| Refusal::new("BADNAME", format!("{} is no name", shown(bytes))))
 }

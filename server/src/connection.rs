@@ -24,7 +24,7 @@ mod feeding;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::command::{By, Command, Order, Talk, parse};
 use crate::error::Refusal;
@@ -128,6 +128,9 @@ pub struct Connection {
     input_ended: bool,
     /// Nothing of the input is looked at any more.
     closing: bool,
+    /// A request that was a commit, or may have been one, was refused before it began: a later
+    /// commit would pass over it.
+    commit_refused: bool,
     /// Requests that were taken, for the idle clock.
     taken: u64,
     told: Vec<Told>,
@@ -158,6 +161,7 @@ impl Connection {
             feeding: None,
             input_ended: false,
             closing: false,
+            commit_refused: false,
             taken: 0,
             told: Vec::new(),
         }
@@ -191,7 +195,22 @@ impl Connection {
             let why = Refusal::new("NOPERM", "you may not read it any more");
             self.handle_unfollowed(&log, why);
         }
+        let may_feed = self.feeding.as_ref().is_none_or(|f| user.may(Right::Append, f.log()));
         self.user = Some(user);
+        if !may_feed {
+            self.handle_refusal(Refusal::new("NOPERM", "you may not append to it any more"));
+        }
+    }
+
+    /// Who it is without having said anything.
+    #[must_use]
+    pub fn default_user(&self) -> Option<&Arc<User>> {
+        self.default_user.as_ref()
+    }
+
+    /// Who it is after `RESET` has changed.
+    pub fn handle_default_user(&mut self, user: Option<Arc<User>>) {
+        self.default_user = user;
     }
 
     /// Bytes that came.
@@ -290,8 +309,16 @@ impl Connection {
                 return self.poll_lines();
             }
             let (spec, command) = match self.waiting.take() {
-                Some(waiting) => waiting,
                 None => self.next_command()?,
+                // What may be done may have changed since.
+                Some(waiting) => match self.check(waiting) {
+                    Ok(waiting) => waiting,
+                    Err(refusal) => {
+                        self.told.push(Told::Error(refusal.index()));
+                        self.answer_next(Reply::Error(refusal));
+                        continue;
+                    }
+                },
             };
             if let Command::Talk(talk) = command {
                 self.told.push(Told::Talk(spec));
@@ -319,19 +346,33 @@ impl Connection {
             let limits = self.user.as_ref().map_or(STRANGER, |_| self.limits.request);
             let refusal = match self.input.next_request(&limits) {
                 Ok(None) => {
-                    self.closing |= self.input_ended;
+                    if self.input_ended {
+                        self.close();
+                    }
                     return None;
                 }
                 Err(refusal) => {
                     self.handle_refusal(refusal);
                     return None;
                 }
-                Ok(Some(Next::Refused(refusal))) => refusal,
+                Ok(Some(Next::Refused(refusal))) => {
+                    self.commit_refused = true;
+                    refusal
+                }
+                Ok(Some(Next::Request(args))) if is_http(&args) => {
+                    let text = "this is not HTTP: a web page must not speak for who looks at it";
+                    self.handle_refusal(Refusal::new("ERR", text));
+                    return None;
+                }
                 Ok(Some(Next::Request(args))) => {
                     self.taken += 1;
+                    let is_commit = args[0].eq_ignore_ascii_case(b"COMMIT");
                     match parse(args).and_then(|found| self.check(found)) {
                         Ok(found) => return Some(found),
-                        Err(refusal) => refusal,
+                        Err(refusal) => {
+                            self.commit_refused |= is_commit;
+                            refusal
+                        }
                     }
                 }
             };
@@ -355,6 +396,11 @@ impl Connection {
         if let Some((right, name)) = missing {
             let text = format!("user {:?} may not {right} {name:?}; nothing was done", user.name);
             return Err(Refusal::new("NOPERM", text));
+        }
+        if self.commit_refused && matches!(command, Command::Commit { .. }) {
+            let text = "a request before it was refused: this commit would pass over it; CLAIM the \
+                        processor again";
+            return Err(Refusal::new("FENCED", text));
         }
         let only_follows = self.protocol == Protocol::Resp2 && !self.follows.is_empty();
         let goes_on = |talk: &Talk| {
@@ -396,6 +442,7 @@ impl Connection {
         if command.order() == Order::Alone {
             self.alone = Some(ticket);
         }
+        self.commit_refused &= !matches!(command, Command::Claim { .. });
         if let Command::Auth { hello, .. } = &command {
             self.hello.clone_from(hello);
         }
@@ -410,7 +457,10 @@ impl Connection {
             let Some((spec, next)) = self.next_command() else { return };
             match next {
                 Command::Append { log: to, records: more, by: By::Anyone }
-                    if to == *log && more.len() == 1 && self.fits(more[0].payload.len()) =>
+                    if to == *log
+                        && more.len() == 1
+                        && bytes + more[0].payload.len() <= GATHERED_BYTES
+                        && self.fits(more[0].payload.len()) =>
                 {
                     let size = more[0].payload.len();
                     bytes += size;
@@ -491,7 +541,7 @@ impl Connection {
         let reply = match login {
             Err(refusal) => Reply::Error(refusal),
             Ok(user) => {
-                self.user = Some(user);
+                self.handle_user(user);
                 match hello {
                     None => Reply::OK,
                     Some((protocol, name)) => {
@@ -509,6 +559,11 @@ impl Connection {
 
     /// The answer to `FOLLOW`: records may be handed in from now on (P-23).
     pub fn handle_followed(&mut self, ticket: u64, log: String) {
+        let may_read = self.user.as_ref().is_some_and(|user| user.may(Right::Read, &log));
+        if !may_read {
+            let refusal = Refusal::new("NOPERM", "you may not read it any more");
+            return self.handle_reply(ticket, Reply::Error(refusal));
+        }
         let confirm = Reply::Push(vec![Reply::word("follow"), Reply::text(log.clone())]);
         self.handle_reply(ticket, confirm);
         if !self.closing {
@@ -527,6 +582,12 @@ impl Connection {
         let name = Reply::text(log);
         self.handle_push(vec![Reply::word("unfollow"), name, Reply::text(why.line())]);
     }
+}
+
+/// Whether it is the first line of a request of a browser, or a header: `Host: ...`.
+fn is_http(args: &[Bytes]) -> bool {
+    let is_request = args.len() == 3 && args[2].starts_with(b"HTTP/");
+    is_request || args[0].eq_ignore_ascii_case(b"Host:")
 }
 
 #[cfg(test)]

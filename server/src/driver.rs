@@ -63,8 +63,6 @@ struct Running {
     since: Instant,
     /// Bytes that its reply may have.
     reserved: usize,
-    /// It waits for what may never come, and may be answered with nothing instead.
-    waits: bool,
     answer: Answer,
 }
 
@@ -75,6 +73,9 @@ pub(crate) struct Driver {
     connection: Connection,
     session: Session,
     tls: Option<tls::Session>,
+    tls_failed: bool,
+    /// The peer was told, or is being told, that nothing more is sent.
+    tls_closing: bool,
     running: VecDeque<Running>,
     preparing: Option<(Work, Preparing)>,
     /// The ticket of a request that waits for room in its shard's inbox.
@@ -125,6 +126,8 @@ impl Driver {
             connection,
             session,
             tls,
+            tls_failed: false,
+            tls_closing: false,
             running: VecDeque::new(),
             preparing: None,
             stalled: None,
@@ -162,15 +165,18 @@ impl Driver {
             self.account();
             went |= self.give_way();
             self.count_told();
-            if self.poll_end() {
+            went |= self.end();
+            if self.clocks.ended.is_some() && self.connection.has_input_ended() {
                 return Poll::Ready(Ok(()));
             }
             if !went {
                 return self.poll_clocks(cx);
             }
         }
+        // Also a peer that always has more to say must be in time.
+        let overdue = self.poll_clocks(cx);
         cx.waker().wake_by_ref();
-        Poll::Pending
+        overdue
     }
 
     /// Users may have been read again: what they may do changes, also for who is there.
@@ -180,12 +186,19 @@ impl Driver {
             return;
         }
         self.users_version = version;
-        if let Some(user) = self.connection.user().filter(|_| !self.connection.is_feeding()) {
+        if self.connection.is_closing() || self.connection.feeds_a_listener() {
+            return;
+        }
+        let default = self.connection.default_user();
+        let default = default.and_then(|user| self.shared.user_now(&user.name));
+        self.connection.handle_default_user(default);
+        if let Some(user) = self.connection.user() {
             match self.shared.user_now(&user.name) {
                 Some(user) => self.connection.handle_user(user),
                 None => {
                     let text = "you are no user of this server any more";
                     self.connection.handle_refusal(Refusal::new("NOAUTH", text));
+                    self.session.end_waits();
                 }
             }
         }
@@ -201,16 +214,9 @@ impl Driver {
             self.fail(&work, Refusal::new("STOPPED", text));
         }
         self.connection.handle_stop();
-        self.end_waits();
+        self.session.end_waits();
         self.look_within(self.shared.times.stop);
         true
-    }
-
-    /// Answers requests that wait for what may never come, with nothing.
-    fn end_waits(&mut self) {
-        for running in self.running.iter_mut().filter(|running| running.waits) {
-            running.answer = Box::pin(async { Outcome::Reply(Reply::Array(Vec::new())) });
-        }
     }
 
     /// The answer that is due, and those behind it.
@@ -320,6 +326,9 @@ impl Driver {
     }
 
     fn fail(&mut self, work: &Work, refusal: Refusal) {
+        if let Command::Commit { reader, epoch, .. } = &work.command {
+            self.shared.claims.forget(reader, Some(*epoch));
+        }
         for ticket in std::iter::once(work.ticket).chain(work.more.iter().copied()) {
             let refusal = refusal.clone();
             self.shared.front.error(refusal.index());
@@ -338,7 +347,6 @@ impl Driver {
         {
             (*bytes, *count) = ((*bytes).min(SMALL_READ.0), (*count).min(SMALL_READ.1));
         }
-        let waits = matches!(command, Command::Read { block_ms: Some(_), .. });
         let reserved = self.session.reply_size(&command);
         let (answer, is_sent) = self.session.start(command, user, !more.is_empty());
         if !is_sent {
@@ -346,7 +354,7 @@ impl Driver {
         }
         let since = Instant::now();
         self.reserved += reserved;
-        self.running.push_back(Running { ticket, more, spec, since, reserved, waits, answer });
+        self.running.push_back(Running { ticket, more, spec, since, reserved, answer });
         self.account();
     }
 
@@ -390,7 +398,7 @@ impl Driver {
             if !sealed.is_empty() {
                 return Some(sealed.freeze());
             }
-            if tls.is_handshaking() {
+            if tls.is_handshaking() || self.tls_closing {
                 return None;
             }
             if self.plain.is_empty() {
@@ -465,10 +473,10 @@ impl Driver {
     fn handle_bytes(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             self.connection.handle_input_end();
-            self.end_waits();
+            self.session.end_waits();
             return;
         }
-        if self.clocks.ended.is_some() {
+        if self.clocks.ended.is_some() || self.tls_failed {
             return;
         }
         match &mut self.tls {
@@ -476,6 +484,7 @@ impl Driver {
             Some(tls) => {
                 let mut plain = BytesMut::new();
                 if let Err(error) = tls.handle_input(bytes, &mut plain) {
+                    self.tls_failed = true;
                     self.shared.front.refused(Refused::Tls);
                     tracing::debug!(connection = self.connection.id, %error, "TLS failed");
                     self.left = error.plain_answer().map_or(Bytes::new(), Bytes::from_static);
@@ -492,7 +501,7 @@ impl Driver {
                 self.connection.handle_input(&plain);
                 if tls.is_peer_closed() {
                     self.connection.handle_input_end();
-                    self.end_waits();
+                    self.session.end_waits();
                 }
             }
         }
@@ -511,24 +520,31 @@ impl Driver {
         }
     }
 
-    /// Whether the socket may go.
-    fn poll_end(&mut self) -> bool {
-        let is_sent = self.writing.is_none() && self.left.is_empty() && self.plain.is_empty();
-        if self.clocks.ended.is_none() {
-            if !self.connection.is_done() || !self.running.is_empty() || !is_sent {
-                return false;
-            }
-            if let Some(tls) = &mut self.tls {
-                tls.close_notify();
-                if tls.wants_output() {
-                    return false;
-                }
-            }
-            self.socket.end_writing();
-            self.clocks.ended = Some(Instant::now());
-            self.look_within(clocks::LINGER);
+    /// Begins the end once all is answered and sent. Whether there is something to be done for it.
+    fn end(&mut self) -> bool {
+        let is_done = self.connection.is_done() && self.running.is_empty() && self.is_sent();
+        if self.clocks.ended.is_some() || !is_done {
+            return false;
         }
-        self.connection.has_input_ended()
+        if let Some(tls) = &mut self.tls {
+            // A handshake that failed has its own last words.
+            if !self.tls_closing && !tls.is_handshaking() {
+                self.tls_closing = true;
+                tls.close_notify();
+            }
+            if tls.wants_output() {
+                return true;
+            }
+        }
+        self.socket.end_writing();
+        self.clocks.ended = Some(Instant::now());
+        self.look_within(clocks::LINGER);
+        true
+    }
+
+    /// Whether nothing is on its way out.
+    fn is_sent(&self) -> bool {
+        self.writing.is_none() && self.left.is_empty() && self.plain.is_empty()
     }
 
     /// Looks at the clocks after so long at the latest.
@@ -565,8 +581,10 @@ impl Drop for Driver {
         // Reads and writes that are under way in the kernel come back, and the socket closes.
         self.socket.shutdown();
         self.shared.memory.change(self.held, 0);
-        for running in &self.running {
-            self.shared.front.abandoned(running.spec);
+        let preparing = self.preparing.iter().map(|(work, _)| (work.spec, &work.more));
+        let running = self.running.iter().map(|running| (running.spec, &running.more));
+        for (spec, more) in preparing.chain(running) {
+            (0..=more.len()).for_each(|_| self.shared.front.abandoned(spec));
         }
         self.following.iter().for_each(|_| self.shared.front.unfollowed());
         self.shared.front.closed();

@@ -90,6 +90,14 @@ impl Refusal {
     }
 }
 
+/// What a peer sent, in a sentence: its beginning, readable.
+#[must_use]
+pub fn shown(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 40;
+    let cut = if bytes.len() > SHOWN_MAX { ".." } else { "" };
+    format!("{}{cut}", bytes[..bytes.len().min(SHOWN_MAX)].escape_ascii())
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.line())
@@ -203,6 +211,12 @@ impl From<CommitError> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_peer_sent_is_shown_shortly() {
+        assert_eq!(shown(b"a\r\xff"), "a\\r\\xff");
+        assert_eq!(shown(&[b'x'; 1000]).len(), 42);
+    }
 
     #[test]
     fn words_are_there_once_and_are_words() {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use oncelog::{From, ReadError, Reader, Record, Records, Sequence};
+use tokio::sync::Notify;
 
 use crate::error::Refusal;
 use crate::reply::Reply;
@@ -43,6 +44,28 @@ impl Kept {
     }
 }
 
+/// Nobody will wait any more for what may never come: the peer has ended its side, or the server
+/// stops.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    is: Cell<bool>,
+    notify: Notify,
+}
+
+impl Cut {
+    /// From now on.
+    pub(crate) fn cut(&self) {
+        self.is.set(true);
+        self.notify.notify_waiters();
+    }
+
+    async fn wait(&self) {
+        while !self.is.get() {
+            self.notify.notified().await;
+        }
+    }
+}
+
 /// Records up to a count and about so many bytes; none if there are none, also after waiting
 /// (P-16).
 ///
@@ -52,7 +75,7 @@ pub(crate) async fn read(
     mut reader: Reader,
     (count, bytes): (u64, u32),
     block_ms: Option<u64>,
-    blocked: &Cell<bool>,
+    (blocked, cut): (&Cell<bool>, &Cut),
 ) -> Result<(Reader, Vec<Record>), Refusal> {
     let (mut records, mut size) = (Vec::new(), 0);
     while (records.len() as u64) < count && size < bytes as usize {
@@ -71,9 +94,14 @@ pub(crate) async fn read(
         && let Some(wait) = block_ms
     {
         blocked.set(true);
-        let more = match wait {
-            0 => Some(reader.next().await),
-            ms => tokio::time::timeout(Duration::from_millis(ms), reader.next()).await.ok(),
+        let wait = match wait {
+            0 => Duration::MAX,
+            ms => Duration::from_millis(ms),
+        };
+        let more = tokio::select! {
+            biased;
+            more = tokio::time::timeout(wait, reader.next()) => more.ok(),
+            () = cut.wait() => None,
         };
         blocked.set(false);
         records.extend(more.transpose()?.into_iter().flatten());

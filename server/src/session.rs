@@ -29,7 +29,7 @@ use crate::claims::Change;
 use crate::command::{By, Command, Setting, WriterCommand};
 use crate::error::Refusal;
 use crate::handles::Handles;
-use crate::reading::{self, Following, Kept};
+use crate::reading::{self, Cut, Following, Kept};
 use crate::reply::Reply;
 use crate::rights::{Right, User};
 use crate::shared::Shared;
@@ -63,12 +63,13 @@ pub(crate) struct Session {
     /// The reader of the last `READ`, for the next one.
     kept: Rc<RefCell<Option<Kept>>>,
     blocked: Rc<Cell<bool>>,
+    cut: Rc<Cut>,
 }
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, handles: Rc<RefCell<Handles>>) -> Self {
-        let (opened, kept, blocked) = <_>::default();
-        Self { shared, handles, opened, kept, blocked }
+        let (opened, kept, blocked, cut) = <_>::default();
+        Self { shared, handles, opened, kept, blocked, cut }
     }
 
     fn handle(&self, name: &str) -> Option<Log> {
@@ -111,6 +112,11 @@ impl Session {
     /// Whether a `READ` waits for a record, and holds none.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.get()
+    }
+
+    /// Reads wait no longer, also those that start later.
+    pub(crate) fn end_waits(&self) {
+        self.cut.cut();
     }
 
     /// The next `READ` begins anew: what was read ahead for it goes.
@@ -173,6 +179,9 @@ impl Session {
                     self.shared.claims.commit(&reader, epoch, change)
                 });
                 let shared = Arc::clone(&self.shared);
+                // What is refused here ends the processor as what the engine refuses does: the
+                // next commit would pass over this one.
+                let sent = sent.inspect_err(|_| shared.claims.forget(&reader, Some(epoch)));
                 let is_sent = sent.as_ref().map_or(true, oncelog::Response::is_sent);
                 let answer = answer(async move {
                     let committed = sent?.await.inspect_err(|_| {
@@ -199,6 +208,7 @@ impl Session {
     fn start_alone(&self, command: Command, user: Arc<User>) -> Answer {
         let shared = Arc::clone(&self.shared);
         let (kept, blocked) = (Rc::clone(&self.kept), Rc::clone(&self.blocked));
+        let cut = Rc::clone(&self.cut);
         blocked.set(false);
         match command {
             Command::Auth { user, password, .. } => {
@@ -229,14 +239,33 @@ impl Session {
                 };
                 let bytes = bytes.min(shared.read_size_max);
                 let reader = reader.max_bytes(bytes).max_ahead(reading::AHEAD);
-                let read = reading::read(reader, (count, bytes), block_ms, &blocked);
+                let read = reading::read(reader, (count, bytes), block_ms, (&blocked, &cut));
                 let (reader, records) = read.await?;
                 *kept.borrow_mut() = Kept::new(log, reader, generation);
                 Ok(Reply::Array(records.iter().map(|r| reading::record(r, dlsn)).collect()))
             }),
+            Command::Drop { log } => detached(async move {
+                shared.engine.drop_log(&log).await?;
+                shared.generation.advance();
+                Ok(Reply::OK)
+            }),
+            Command::Rename { log, name } => detached(async move {
+                shared.engine.open_log(&*log).await?.rename(name).await?;
+                shared.generation.advance();
+                Ok(Reply::OK)
+            }),
             command => answer(async move { carry_out(&shared, command, &user).await }),
         }
     }
+}
+
+/// Goes on where the connection breaks: names that mean other logs must not be forgotten to be
+/// looked up again.
+fn detached(future: impl Future<Output = Result<Reply, Refusal>> + 'static) -> Answer {
+    let task = tokio::task::spawn_local(future);
+    let ended =
+        |_| Err(Refusal::new("STOPPED", "it was not carried through; look whether it was done"));
+    answer(async move { task.await.unwrap_or_else(ended) })
 }
 
 fn not_found(log: &str) -> Refusal {
@@ -347,10 +376,11 @@ impl Places {
 
 /// Records of several logs (P-14).
 fn batch(records: Vec<(Log, Bytes)>, owners: &[(String, oncelog::Epoch)]) -> (Answer, bool) {
+    let owners: HashMap<_, _> = owners.iter().map(|(name, epoch)| (&**name, *epoch)).collect();
     let (mut batch, mut places) = (Batch::new(), Places::default());
     for (log, record) in records {
-        batch = match owners.iter().find(|(name, _)| name == log.name()) {
-            Some((_, epoch)) => batch.append_as(&log.exclusive_writer().resume(*epoch), record),
+        batch = match owners.get(log.name()) {
+            Some(epoch) => batch.append_as(&log.exclusive_writer().resume(*epoch), record),
             None => batch.append(&log, record),
         };
         places.add(&log);
@@ -405,16 +435,6 @@ async fn carry_out(shared: &Shared, command: Command, user: &User) -> Result<Rep
         Command::Describe { log } => about::log(&open(&log).await?.describe().await?),
         Command::Logs { prefix, after, count } => {
             names_of_logs(shared, user, &prefix, after, count).await?
-        }
-        Command::Drop { log } => {
-            let dropped = engine.drop_log(&log).await;
-            shared.generation.advance();
-            dropped.map(|()| Reply::OK)?
-        }
-        Command::Rename { log, name } => {
-            let renamed = open(&log).await?.rename(name).await;
-            shared.generation.advance();
-            renamed.map(|_| Reply::OK)?
         }
         Command::Seal { log, owner } => {
             let log = open(&log).await?;

@@ -141,6 +141,8 @@ impl Shared {
         // It ends without a verdict only when the server does.
         let ended = |_| Refusal::new("STOPPED", "the server stops; try again in a while");
         let wrong = || Refusal::new("WRONGPASS", "no such user, or another password");
-        verdict.await.map_err(ended)?.ok_or_else(wrong)
+        verdict.await.map_err(ended)?.ok_or_else(wrong)?;
+        // Users may have been read again while the password was checked.
+        self.user_now(&user).ok_or_else(wrong)
     }
 }

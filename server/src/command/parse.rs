@@ -2,12 +2,14 @@
 //!
 //! Not here: what a command is (`command`).
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use oncelog::{Dlsn, Epoch, From, NewRecord, Sequence, TxId};
 
 use super::table::{self, COMMANDS};
 use super::{By, Command, Setting, State, Talk, WriterCommand, name_of};
-use crate::error::Refusal;
+use crate::error::{Refusal, shown};
 
 /// Bytes of records that a `READ` gives at most, unless it says so.
 const READ_BYTES: u64 = 1 << 20;
@@ -43,10 +45,7 @@ impl Args {
         let digits = Some(&bytes).filter(|bytes| bytes.iter().all(u8::is_ascii_digit));
         let text = digits.and_then(|bytes| std::str::from_utf8(bytes).ok());
         text.and_then(|text| text.parse().ok()).ok_or_else(|| {
-            Refusal::new(
-                "ERR",
-                format!("{:.40} is no number; {}", bytes.escape_ascii(), self.usage().text),
-            )
+            Refusal::new("ERR", format!("{} is no number; {}", shown(&bytes), self.usage().text))
         })
     }
 
@@ -97,8 +96,8 @@ impl Args {
 pub fn parse(args: Vec<Bytes>) -> Result<(usize, Command), Refusal> {
     let name = args.first().expect("a request has an argument at least");
     let Some(spec) = table::find(name) else {
-        let name = name.escape_ascii();
-        return Err(Refusal::new("ERR", format!("unknown command '{name:.40}'; try HELP")));
+        let name = shown(name);
+        return Err(Refusal::new("ERR", format!("unknown command '{name}'; try HELP")));
     };
     let mut args = Args { spec, args: args.into_iter() };
     args.args.next();
@@ -194,7 +193,7 @@ fn about_logs(name: &str, args: &mut Args) -> Result<Command, Refusal> {
 }
 
 fn unknown(name: &[u8]) -> Refusal {
-    Refusal::new("ERR", format!("there is no command {:.40}; try HELP", name.escape_ascii()))
+    Refusal::new("ERR", format!("there is no command {}; try HELP", shown(name)))
 }
 
 fn hello(args: &mut Args) -> Result<Command, Refusal> {
@@ -242,7 +241,10 @@ fn client(args: &mut Args) -> Result<Talk, Refusal> {
 
 fn about_commands(args: &mut Args) -> Result<Talk, Refusal> {
     let what = args.last().map(|what| what.to_ascii_uppercase());
-    let named = |args: &mut Args| args.args.by_ref().filter_map(|n| table::find(&n)).collect();
+    let named = |args: &mut Args| {
+        let places: BTreeSet<_> = args.args.by_ref().filter_map(|n| table::find(&n)).collect();
+        places.into_iter().collect()
+    };
     Ok(match what.as_deref() {
         None => Talk::CommandInfo((0..COMMANDS.len()).collect()),
         Some(b"COUNT") => Talk::CommandCount,
@@ -383,8 +385,8 @@ fn time(text: &str) -> Result<u64, Refusal> {
     let since = time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     let micros = since.and_then(|since| u64::try_from(since.as_micros()).ok());
     micros.ok_or_else(|| {
-        let text = text.escape_debug();
-        Refusal::new("ERR", format!("{text:.40} is no time: microseconds since 1970, or RFC 3339"))
+        let text = shown(text.as_bytes());
+        Refusal::new("ERR", format!("{text} is no time: microseconds since 1970, or RFC 3339"))
     })
 }
 

@@ -12,7 +12,7 @@ use bytesize::ByteSize;
 use oncelog::{Codec, LogOptions};
 
 use crate::command::name_of;
-use crate::error::Refusal;
+use crate::error::{Refusal, shown};
 
 /// One option with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ impl Setting {
     /// There is no such option, or the value is none for it.
     pub fn parse(option: &[u8], value: &Bytes) -> Result<Self, Refusal> {
         let wrong = |allowed: &str| {
-            let (option, value) = (option.escape_ascii(), value.escape_ascii());
-            Refusal::new("ERR", format!("{option} is {allowed}, not {value:.40}"))
+            let (option, value) = (shown(option), shown(value));
+            Refusal::new("ERR", format!("{option} is {allowed}, not {value}"))
         };
         let size = || size(value).ok_or_else(|| wrong("a size as 64MiB, or none"));
         let number = || number(value).ok_or_else(|| wrong("a number, or none"));
@@ -75,11 +75,8 @@ impl Setting {
             b"RECORDSSOFT" => Self::RecordsSoft(number()?),
             b"METADATA" => Self::Metadata(value.clone()),
             _ => {
-                let option = option.escape_ascii();
-                return Err(Refusal::new(
-                    "ERR",
-                    format!("no option {option:.40}; see HELP CREATE"),
-                ));
+                let option = shown(option);
+                return Err(Refusal::new("ERR", format!("no option {option}; see HELP CREATE")));
             }
         })
     }

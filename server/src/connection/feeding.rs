@@ -41,6 +41,10 @@ impl Feeding {
         Self { log, count: 0, told: 0, under_way: 0, refused: None, asked }
     }
 
+    pub(super) fn log(&self) -> &str {
+        &self.log
+    }
+
     /// It ends: what is to be told, unless lines are under way that it waits for.
     pub(super) fn end_with(&mut self, refusal: Refusal) -> Option<Refusal> {
         if self.under_way > 0 {
@@ -59,6 +63,12 @@ impl Connection {
     #[must_use]
     pub fn is_feeding(&self) -> bool {
         self.feeding.is_some()
+    }
+
+    /// Whether it came to a listener whose every connection feeds a log, without users.
+    #[must_use]
+    pub fn feeds_a_listener(&self) -> bool {
+        self.feeding.as_ref().is_some_and(|feeding| !feeding.asked)
     }
 
     /// The answer to `INGEST`: lines are records from now on.

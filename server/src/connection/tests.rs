@@ -389,3 +389,81 @@ fn strangers_may_send_little() {
     assert!(connection.poll_work().is_none());
     assert!(sent(&mut connection).starts_with("-TOOLARGE"));
 }
+
+#[test]
+fn a_commit_behind_one_that_was_refused_is_refused_until_the_processor_is_claimed() {
+    let too_large = format!("*2\r\n$6\r\nCOMMIT\r\n$9999\r\n{}\r\n", "x".repeat(9999));
+    for refused in ["COMMIT r\n", "COMMIT r 1 DELTA a SNAPSHOT b\n", &too_large] {
+        let mut connection = open();
+        connection.handle_input(refused.as_bytes());
+        connection.handle_input(b"COMMIT r 1 DELTA second\nCLAIM r\nCOMMIT r 2 DELTA third\n");
+        let work = connection.poll_work().unwrap();
+        assert!(matches!(work.command, Command::Claim { .. }), "{:?}", work.command);
+        assert!(sent(&mut connection).contains("-FENCED a request before it was refused"));
+        connection.handle_reply(work.ticket, Reply::Null);
+        let work = connection.poll_work().unwrap();
+        assert!(matches!(work.command, Command::Commit { .. }));
+    }
+}
+
+#[test]
+fn a_browser_that_was_sent_here_is_not_listened_to() {
+    for head in ["POST / HTTP/1.1\r\n", "Host: localhost:6380\r\n"] {
+        let mut connection = open();
+        connection.handle_input(format!("{head}Accept: */*\r\n\r\nDROP a\r\n").as_bytes());
+        assert!(connection.poll_work().is_none());
+        assert!(sent(&mut connection).starts_with("-ERR this is not HTTP"));
+        assert!(connection.is_done());
+    }
+}
+
+#[test]
+fn rights_that_were_taken_away_are_gone_for_what_waits_and_what_is_followed_and_fed() {
+    let with = |rights: &[Right]| {
+        let grants = vec![Grant { prefix: String::new(), allow: rights.to_vec() }];
+        Arc::new(User { name: "ann".to_owned(), grants })
+    };
+    let mut connection = open();
+    connection.handle_input(b"APPEND a 1\nDROP a\n");
+    assert_eq!(appends(&mut connection).len(), 1);
+    connection.handle_user(with(&[Right::Append]));
+    connection.handle_reply(0, Reply::Number(0));
+    assert!(connection.poll_work().is_none());
+    assert!(sent(&mut connection).contains("-NOPERM"));
+
+    connection.handle_user(with(&[Right::Read]));
+    connection.handle_input(b"FOLLOW a FROM 0\nFOLLOW b FROM 0\n");
+    let work = connection.poll_work().unwrap();
+    connection.handle_followed(work.ticket, "a".to_owned());
+    let work = connection.poll_work().unwrap();
+    connection.handle_user(with(&[]));
+    connection.handle_followed(work.ticket, "b".to_owned());
+    assert!(!connection.follows("a") && !connection.follows("b"));
+
+    connection.handle_user(with(&[Right::Append]));
+    connection.handle_input(b"INGEST a\none\n");
+    let work = connection.poll_work().unwrap();
+    connection.handle_feeding(work.ticket, "a".to_owned());
+    let (ticket, _) = lines(&mut connection).unwrap();
+    connection.handle_user(with(&[Right::Read]));
+    connection.handle_input(b"two\n");
+    connection.handle_lines(ticket, Ok(()));
+    assert!(lines(&mut connection).is_none());
+    let told = sent(&mut connection);
+    assert!(told.ends_with("you may not append to it any more; 1 lines are durable\r\n"), "{told}");
+    assert!(connection.is_done());
+}
+
+#[test]
+fn appends_that_are_too_large_together_are_carried_out_one_after_the_other() {
+    let limits = Limits { in_flight_bytes: 1 << 20, ..LIMITS };
+    let request = RequestLimits { bytes: 1 << 20, line: 1 << 20, ..LIMITS.request };
+    let user = Some(Arc::new(User::everyone()));
+    let mut connection = Connection::new(1, Limits { request, ..limits }, user);
+    for size in [60_000, 80_000, 10] {
+        connection.handle_input(format!("APPEND a {}\n", "x".repeat(size)).as_bytes());
+    }
+    let work = connection.poll_work().unwrap();
+    assert!(work.more.is_empty(), "with the next one it may be more than an entry takes");
+    assert!(connection.poll_work().unwrap().more.is_empty());
+}

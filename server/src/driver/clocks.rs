@@ -37,7 +37,7 @@ impl Clocks {
 impl Driver {
     /// What the peer has not done in time.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<&'static str> {
-        let times = &self.shared.times;
+        let (times, is_sent) = (self.shared.times, self.is_sent());
         let clocks = &mut self.clocks;
         if self.connection.taken() != clocks.taken {
             clocks.taken = self.connection.taken();
@@ -68,7 +68,7 @@ impl Driver {
             self.shared.front.refused(Refused::Auth);
             return Some("it did not say who it is");
         }
-        let is_idle = self.connection.is_idle() && self.running.is_empty();
+        let is_idle = self.connection.is_idle() && self.running.is_empty() && is_sent;
         if is_idle && !times.idle.is_zero() && over(clocks.active, times.idle) {
             return Some("nothing happened on it");
         }
