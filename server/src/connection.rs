@@ -167,7 +167,7 @@ impl Connection {
         }
     }
 
-    /// One whose lines feed a log from its first byte on; one count answers all of them, at the end.
+    /// One whose lines feed a log from its first byte on; one count answers them, at the end.
     #[must_use]
     pub fn feeding(id: u64, limits: Limits, log: String) -> Self {
         let mut connection = Self::new(id, limits, Some(Arc::new(User::everyone())));

@@ -9,27 +9,23 @@ mod openssl;
 #[path = "clients/shippers.rs"]
 mod shippers;
 
-use std::fmt::Write;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use argon2::{Argon2, PasswordHasher};
 use common::{Server, node, program, redis_py, run, run_well};
 
-/// Users with a password and one prefix, as the text of a file.
-fn users_file(dir: &Path, users: &[(&str, &str, &str)]) -> PathBuf {
-    let mut text = String::new();
-    for (name, password, prefix) in users {
-        let hash = Argon2::default().hash_password(password.as_bytes()).expect("a hash");
-        let allow = r#"["read", "append", "process", "admin"]"#;
-        writeln!(text, "[[user]]\nname = \"{name}\"\npassword = \"{hash}\"").expect("a text");
-        writeln!(text, "grants = [{{ prefix = \"{prefix}\", allow = {allow} }}]").expect("a text");
-    }
+/// The command, to be run to its end.
+fn oncelog() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_oncelog"))
+}
+
+/// A file with one user, who may do everything with names that begin so.
+fn users_file(dir: &Path, name: &str, password: &str, prefix: &str) -> PathBuf {
     let path = dir.join("users.toml");
-    fs::write(&path, text).expect("a file");
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("its mode");
+    let mut add = oncelog();
+    add.args(["user", "add"]).arg(&path).args([name, "--prefix", prefix]);
+    run_well(add.args(["--allow", "read,append,process,admin"]), password.as_bytes());
     path
 }
 
@@ -115,11 +111,15 @@ fn redis_py_does_all_in_both_protocols() {
 #[test]
 fn redis_py_logs_in_and_may_do_what_its_user_may() {
     let dir = tempfile::tempdir().expect("a directory");
-    let users = users_file(dir.path(), &[("billing", "secret of billing", "billing/")]);
+    let users = users_file(dir.path(), "billing", "secret of billing", "billing/");
     let server = Server::start_in(dir, &["--users", users.to_str().expect("UTF-8")]);
     let Some(mut python) = redis_py("redis_py.py") else { return };
     let told = run_well(python.args([&server.port.to_string(), "login"]), b"");
     assert_eq!(told.matches("holds in RESP").count(), 2, "{told}");
+    let Some(mut cli) = redis_cli(&server) else { return };
+    cli.args(["--no-auth-warning", "--user", "billing", "--pass", "secret of billing"]);
+    let told = run_well(&mut cli, b"LOGS\nCREATE others\n");
+    assert!(told.contains("billing/l2\nbilling/l3") && told.contains("NOPERM"), "{told}");
 }
 
 #[test]
@@ -144,4 +144,19 @@ fn nc_sends_lines_that_are_commands() {
     assert_eq!(done, ":0\r\n:1\r\n");
     assert!(rest.starts_with("-NOLOG ") && rest.ends_with("\r\n+PONG\r\n"), "{rest}");
     assert_eq!(server.records("notes"), [b"from a shell".as_slice(), b"\0"]);
+
+    // What follows goes on until somebody ends it.
+    let mut follow = Command::new(&nc);
+    follow.args(["127.0.0.1", &port]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut follow = follow.spawn().expect("nc starts");
+    let mut to = follow.stdin.take().expect("it is piped");
+    to.write_all(b"FOLLOW notes FROM 1\n").expect("nc takes it");
+    drop(to);
+    let from = BufReader::new(follow.stdout.take().expect("it is piped"));
+    let mut lines = from.lines().map(|line| line.expect("UTF-8"));
+    assert!(lines.any(|line| line == "\0"));
+    server.ask(&["APPEND", "notes", "a new note"]);
+    assert!(lines.any(|line| line == "a new note"));
+    follow.kill().expect("it can be killed");
+    follow.wait().expect("it ends");
 }

@@ -7,9 +7,9 @@
 //! Invariants:
 //! - A count that was told is one of lines that are durable, and of all lines before them.
 //! - Who never reads counts costs no memory: a newer one takes the place of one that was not sent.
-//! - Who did not ask is told nothing before its end, and then one count. Programs that ship lines read
-//!   nothing: where bytes lie unread, closing a socket throws away what was not received yet, and a
-//!   peer that is gone looks as if it were there.
+//! - Who did not ask is told nothing before its end, and then one count. Programs that ship lines
+//!   read nothing: where bytes lie unread, closing a socket throws away what was not received yet,
+//!   and a peer that is gone looks as if it were there.
 //!
 //! Not here: cutting bytes into lines (`frame`).
 

@@ -2,7 +2,6 @@
 //!
 //! Not here: TLS without sockets (`tls`).
 
-use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +9,10 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::common::{Server, program, run, run_well, until};
-use crate::users_file;
+use crate::{oncelog, users_file};
 
 /// A root, and what it has signed, as files.
 struct Certificates {
@@ -38,8 +36,8 @@ impl Certificates {
         self.dir.path().join(name)
     }
 
-    /// Signs one and writes `FILE.pem` and `FILE.key`; its SHA-256 is how a user is known by it.
-    fn sign(&self, file: &str, name: &str) -> String {
+    /// Signs one and writes `FILE.pem` and `FILE.key`.
+    fn sign(&self, file: &str, name: &str) {
         let mut params = CertificateParams::new(vec![]).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
@@ -47,10 +45,6 @@ impl Certificates {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         write(&self.path(&format!("{file}.pem")), &certificate.pem(), 0o644);
         write(&self.path(&format!("{file}.key")), &key.serialize_pem(), 0o600);
-        Sha256::digest(certificate.der()).iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a text");
-            text
-        })
     }
 
     fn text(&self, name: &str) -> String {
@@ -121,11 +115,11 @@ fn client_certificates_are_users_and_users_are_reloaded() {
     let Some(openssl) = program("openssl") else { return };
     let (certificates, stranger) = (Certificates::new(), Certificates::new());
     certificates.sign("server", "the server");
-    let fingerprint = certificates.sign("billing", "billing");
+    certificates.sign("billing", "billing");
     certificates.sign("nobody", "nobody's");
     stranger.sign("other", "of another root");
     let dir = tempfile::tempdir().expect("a directory");
-    let users = users_file(dir.path(), &[("reader", "secret", "")]);
+    let users = users_file(dir.path(), "reader", "secret", "");
     let path = certificates.text("root.pem");
     let (cert, key) = (certificates.text("server.pem"), certificates.text("server.key"));
     let tls = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &path];
@@ -148,10 +142,12 @@ fn client_certificates_are_users_and_users_are_reloaded() {
     let told = ask(Some((&stranger, "other")), who);
     assert!(!told.contains("NOAUTH") && told.contains("alert"), "{told}");
 
-    let mut text = fs::read_to_string(&users).expect("the file of users");
-    writeln!(text, "[[user]]\nname = \"billing\"\ncertificate = \"{fingerprint}\"").expect("text");
-    writeln!(text, "grants = [{{ prefix = \"bills/\", allow = [\"admin\"] }}]").expect("a text");
-    fs::write(&users, text).expect("the file of users");
+    let mut add = oncelog();
+    add.args(["user", "add"])
+        .arg(&users)
+        .args(["billing", "--prefix", "bills/", "--allow", "admin"]);
+    add.args(["--no-password", "--certificate", &certificates.text("billing.pem")]);
+    run_well(&mut add, b"");
     server.signal(Signal::SIGHUP);
     until("the new user is there", || ask(billing, who).contains("user=billing").then_some(()));
     let told = ask(billing, "CREATE bills/2026\r\nCREATE others\r\nQUIT\r\n");
