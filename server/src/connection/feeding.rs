@@ -126,22 +126,23 @@ impl Connection {
         self.tell_count();
     }
 
-    /// Whether the newest count was not told yet.
+    /// Whether the newest count is to be told. Who did not ask is not told where the server stops:
+    /// the end of a connection on which nothing came is noticed at once, before more is sent.
     pub(super) fn owes_count(&self) -> bool {
-        self.feeding.as_ref().is_some_and(|feeding| feeding.told < feeding.count)
+        let has_ended = self.input_ended && self.closing;
+        self.feeding
+            .as_ref()
+            .is_some_and(|feeding| (feeding.asked || has_ended) && feeding.told < feeding.count)
     }
 
     /// Tells the newest count, unless an older one was not sent yet: whoever never reads them
     /// costs no memory.
     pub(super) fn tell_count(&mut self) {
-        let has_ended = self.closing;
-        if let Some(feeding) = &mut self.feeding
-            && (feeding.asked || has_ended)
-            && self.output.is_empty()
-            && feeding.told < feeding.count
-        {
-            feeding.told = feeding.count;
-            Reply::Number(feeding.count).encode(self.protocol, &mut self.output);
+        if !self.owes_count() || !self.output.is_empty() {
+            return;
         }
+        let feeding = self.feeding.as_mut().expect("who owes a count feeds");
+        feeding.told = feeding.count;
+        Reply::Number(feeding.count).encode(self.protocol, &mut self.output);
     }
 }
