@@ -86,7 +86,7 @@ impl Claims {
                 "nobody owns processor {reader:?}: a commit failed, or the server was started \
                  again; nothing was committed, CLAIM it"
             );
-            return Err(Refusal::new("FENCED", text));
+            return Err(Refusal::new("UNCLAIMED", text));
         };
         let newest = claimed.processor.epoch();
         if newest != epoch {

@@ -20,11 +20,12 @@
 
 mod bounds;
 mod feeding;
+mod foreign;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::command::{By, Command, Order, Talk, parse};
 use crate::error::Refusal;
@@ -33,6 +34,7 @@ use crate::reply::{Protocol, Reply};
 use crate::rights::{Right, User};
 use crate::talk;
 use feeding::Feeding;
+use foreign::is_http;
 
 /// Bytes that are read beside requests that cannot start yet.
 pub const READ_AHEAD: usize = 64 << 10;
@@ -128,6 +130,8 @@ pub struct Connection {
     input_ended: bool,
     /// Nothing of the input is looked at any more.
     closing: bool,
+    /// Since a `MULTI` that was refused: nothing up to its `EXEC` is carried out.
+    in_multi: bool,
     /// A request that was a commit, or may have been one, was refused before it began: a later
     /// commit would pass over it.
     commit_refused: bool,
@@ -161,6 +165,7 @@ impl Connection {
             feeding: None,
             input_ended: false,
             closing: false,
+            in_multi: false,
             commit_refused: false,
             taken: 0,
             told: Vec::new(),
@@ -364,6 +369,11 @@ impl Connection {
                     self.handle_refusal(Refusal::new("ERR", text));
                     return None;
                 }
+                Ok(Some(Next::Request(args))) if self.is_in_multi(&args[0]) => {
+                    let text = "there are no transactions of Redis here; nothing of it is done, \
+                                see MAPPEND, BATCH and COMMIT";
+                    Refusal::new("ERR", text)
+                }
                 Ok(Some(Next::Request(args))) => {
                     self.taken += 1;
                     let is_commit = args[0].eq_ignore_ascii_case(b"COMMIT");
@@ -400,7 +410,7 @@ impl Connection {
         if self.commit_refused && matches!(command, Command::Commit { .. }) {
             let text = "a request before it was refused: this commit would pass over it; CLAIM the \
                         processor again";
-            return Err(Refusal::new("FENCED", text));
+            return Err(Refusal::new("UNCLAIMED", text));
         }
         let only_follows = self.protocol == Protocol::Resp2 && !self.follows.is_empty();
         let goes_on = |talk: &Talk| {
@@ -582,12 +592,6 @@ impl Connection {
         let name = Reply::text(log);
         self.handle_push(vec![Reply::word("unfollow"), name, Reply::text(why.line())]);
     }
-}
-
-/// Whether it is the first line of a request of a browser, or a header: `Host: ...`.
-fn is_http(args: &[Bytes]) -> bool {
-    let is_request = args.len() == 3 && args[2].starts_with(b"HTTP/");
-    is_request || args[0].eq_ignore_ascii_case(b"Host:")
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //!
 //! Not here: decisions about requests (`connection`), accepting (`serve`).
 
+mod answers;
 mod clocks;
 mod share;
 
@@ -22,6 +23,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -30,13 +32,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, Sleep};
 
-use crate::command::Command;
+use crate::alone::Alone;
+use crate::command::{Command, Order};
 use crate::connection::{Connection, Told, Work};
 use crate::error::Refusal;
 use crate::front::Refused;
 use crate::reading::Following;
 use crate::reply::Reply;
-use crate::session::{Answer, Outcome, Preparing, Session};
+use crate::session::{Answer, Preparing, Session};
 use crate::shared::Shared;
 use crate::socket::Socket;
 use crate::tls;
@@ -69,6 +72,7 @@ struct Running {
 /// See the module's head.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
+    alone: Rc<Alone>,
     socket: Socket,
     connection: Connection,
     session: Session,
@@ -108,6 +112,7 @@ type Broken = io::Error;
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        alone: Rc<Alone>,
         socket: Socket,
         connection: Connection,
         session: Session,
@@ -122,6 +127,7 @@ impl Driver {
             users_version: shared.users_version.load(Ordering::Relaxed),
             timer: Box::pin(tokio::time::sleep(shared.times.tick())),
             shared,
+            alone,
             socket,
             connection,
             session,
@@ -225,65 +231,10 @@ impl Driver {
         while let Some(running) = self.running.front_mut() {
             let Poll::Ready(outcome) = running.answer.as_mut().poll(cx) else { break };
             let running = self.running.pop_front().expect("it was just looked at");
-            self.reserved -= running.reserved;
-            let micros = running.since.elapsed().as_micros();
-            let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-            self.shared.front.answered(running.spec, micros);
-            if self.stalled == Some(running.ticket) {
-                self.stalled = None;
-            }
-            for _ in &running.more {
-                self.shared.front.answered(running.spec, micros);
-            }
-            self.take((running.ticket, running.more), outcome);
+            self.finish(running, outcome);
             went = true;
         }
         went
-    }
-
-    fn take(&mut self, (ticket, more): (u64, Vec<u64>), outcome: Outcome) {
-        let front = &self.shared.front;
-        match outcome {
-            Outcome::Each(replies) => {
-                assert_eq!(replies.len(), more.len() + 1, "each of them has an answer");
-                for (ticket, reply) in std::iter::once(ticket).chain(more).zip(replies) {
-                    if let Reply::Error(refusal) = &reply {
-                        front.error(refusal.index());
-                    }
-                    self.connection.handle_reply(ticket, reply);
-                }
-            }
-            Outcome::Reply(reply) => {
-                if let Reply::Error(refusal) = &reply {
-                    front.error(refusal.index());
-                }
-                self.connection.handle_reply(ticket, reply);
-            }
-            Outcome::Login(login) => {
-                if let Err(refusal) = &login {
-                    front.error(refusal.index());
-                    if refusal.word == "WRONGPASS" {
-                        front.auth_failed();
-                    }
-                }
-                self.connection.handle_login(ticket, login);
-            }
-            Outcome::Followed(following) => {
-                front.followed();
-                self.end_followings();
-                self.connection.handle_followed(ticket, following.log.clone());
-                self.following.push(following);
-            }
-            Outcome::Feeding(log) => self.connection.handle_feeding(ticket, log),
-            Outcome::Lines(Ok(count)) => {
-                front.ingested(count);
-                self.connection.handle_lines(ticket, Ok(()));
-            }
-            Outcome::Lines(Err(refusal)) => {
-                front.error(refusal.index());
-                self.connection.handle_lines(ticket, Err(refusal));
-            }
-        }
     }
 
     /// Starts what may start.
@@ -348,13 +299,21 @@ impl Driver {
             (*bytes, *count) = ((*bytes).min(SMALL_READ.0), (*count).min(SMALL_READ.1));
         }
         let reserved = self.session.reply_size(&command);
+        // These wait for the engine only.
+        let is_write = command.order() == Order::Together;
         let (answer, is_sent) = self.session.start(command, user, !more.is_empty());
         if !is_sent {
             self.stalled = Some(ticket);
         }
         let since = Instant::now();
         self.reserved += reserved;
-        self.running.push_back(Running { ticket, more, spec, since, reserved, answer });
+        let is_alone = self.alone.begin(self.connection.id);
+        let mut running = Running { ticket, more, spec, since, reserved, answer };
+        if is_alone && is_write && is_sent && self.connection.input_len() == 0 {
+            let outcome = oncelog::block_on(running.answer.as_mut());
+            return self.finish(running, outcome);
+        }
+        self.running.push_back(running);
         self.account();
     }
 
@@ -583,6 +542,7 @@ impl Drop for Driver {
         self.shared.memory.change(self.held, 0);
         let preparing = self.preparing.iter().map(|(work, _)| (work.spec, &work.more));
         let running = self.running.iter().map(|running| (running.spec, &running.more));
+        self.running.iter().for_each(|_| self.alone.end());
         for (spec, more) in preparing.chain(running) {
             (0..=more.len()).for_each(|_| self.shared.front.abandoned(spec));
         }

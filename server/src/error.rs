@@ -23,6 +23,7 @@ pub const WORDS: &[(&str, &str)] = &[
     ("INUSE", "somebody needs it; they are named"),
     ("GROUP", "logs of more than one group: nothing is atomic over groups"),
     ("FENCED", "a newer owner is there: stop, nothing was written"),
+    ("UNCLAIMED", "nobody owns the processor here, since a start or a refusal; CLAIM it"),
     ("OWNED", "the log has another owner; nothing was written"),
     ("SEALED", "the log was sealed; nothing was written"),
     ("END", "the log is sealed, and everything was read"),
@@ -195,7 +196,8 @@ impl From<CommitError> for Refusal {
     fn from(error: CommitError) -> Self {
         use CommitError as E;
         let word = match &error {
-            E::Fenced { .. } | E::Ended => "FENCED",
+            E::Fenced { .. } => "FENCED",
+            E::Ended => "UNCLAIMED",
             E::Overtaken { .. } | E::Position { .. } => "ORDER",
             E::Output(error) => Self::from(error.clone()).word,
             E::TooLarge { .. } => "TOOLARGE",

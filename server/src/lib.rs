@@ -22,6 +22,7 @@ pub mod users;
 pub mod config;
 
 // The shell: engine, sockets, threads.
+mod alone;
 mod handles;
 mod claims;
 mod shared;

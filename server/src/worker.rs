@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::alone::Alone;
 use crate::connection::Connection;
 use crate::driver::Driver;
 use crate::handles::Handles;
@@ -88,19 +89,26 @@ fn runtime(transport: Transport, index: usize) -> io::Result<Runtime> {
     }
 }
 
+/// What the connections of a worker share.
+#[derive(Clone, Default)]
+struct Own {
+    handles: Rc<RefCell<Handles>>,
+    alone: Rc<Alone>,
+}
+
 async fn serve(
     shared: Arc<Shared>,
     mut receiver: mpsc::UnboundedReceiver<Accepted>,
     is_uring: bool,
 ) {
-    let handles = Rc::new(RefCell::new(Handles::default()));
+    let own = Own::default();
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             accepted = receiver.recv() => match accepted {
                 Some(accepted) => {
                     tasks.spawn_local(connection(
-                        Arc::clone(&shared), Rc::clone(&handles), accepted, is_uring,
+                        Arc::clone(&shared), own.clone(), accepted, is_uring,
                     ));
                 }
                 None => break,
@@ -120,12 +128,7 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn connection(
-    shared: Arc<Shared>,
-    handles: Rc<RefCell<Handles>>,
-    accepted: Accepted,
-    is_uring: bool,
-) {
+async fn connection(shared: Arc<Shared>, own: Own, accepted: Accepted, is_uring: bool) {
     let Accepted { stream, feeds, seat } = accepted;
     let socket = match Socket::new(stream, is_uring) {
         Ok(socket) => socket,
@@ -141,7 +144,7 @@ async fn connection(
         Some(log) => Connection::feeding(id, shared.limits, log.to_string()),
     };
     let tls = shared.tls.as_ref().map(crate::tls::Tls::session);
-    let session = Session::new(Arc::clone(&shared), handles);
-    Driver::new(shared, socket, connection, session, tls).run().await;
+    let session = Session::new(Arc::clone(&shared), own.handles);
+    Driver::new(shared, own.alone, socket, connection, session, tls).run().await;
     drop(seat);
 }

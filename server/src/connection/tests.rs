@@ -402,7 +402,7 @@ fn a_commit_behind_one_that_was_refused_is_refused_until_the_processor_is_claime
         connection.handle_input(b"COMMIT r 1 DELTA second\nCLAIM r\nCOMMIT r 2 DELTA third\n");
         let work = connection.poll_work().unwrap();
         assert!(matches!(work.command, Command::Claim { .. }), "{:?}", work.command);
-        assert!(sent(&mut connection).contains("-FENCED a request before it was refused"));
+        assert!(sent(&mut connection).contains("-UNCLAIMED a request before it was refused"));
         connection.handle_reply(work.ticket, Reply::Null);
         let work = connection.poll_work().unwrap();
         assert!(matches!(work.command, Command::Commit { .. }));
@@ -469,4 +469,16 @@ fn appends_that_are_too_large_together_are_carried_out_one_after_the_other() {
     let work = connection.poll_work().unwrap();
     assert!(work.more.is_empty(), "with the next one it may be more than an entry takes");
     assert!(connection.poll_work().unwrap().more.is_empty());
+}
+
+#[test]
+fn nothing_of_a_transaction_of_redis_is_carried_out() {
+    let mut connection = open();
+    connection.handle_input(b"MULTI\nAPPEND a 1\nAPPEND a 2\nEXEC\nAPPEND a 3\n");
+    assert_eq!(appends(&mut connection), [(4, "3".to_owned())]);
+    assert_eq!(sent(&mut connection).matches("-ERR there are no transactions").count(), 4);
+    connection.handle_input(b"MULTI\nRESET\nPING\nEXEC\n");
+    connection.handle_reply(4, Reply::Number(0));
+    assert!(connection.poll_work().is_none());
+    assert!(sent(&mut connection).contains("+RESET\r\n+PONG\r\n-ERR unknown command 'EXEC'"));
 }
