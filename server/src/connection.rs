@@ -21,6 +21,8 @@
 mod bounds;
 mod feeding;
 mod foreign;
+mod passing;
+mod who;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use crate::rights::{Right, User};
 use crate::talk;
 use feeding::Feeding;
 use foreign::is_http;
+use passing::is_commit;
 
 /// Bytes that are read beside requests that cannot start yet.
 pub const READ_AHEAD: usize = 64 << 10;
@@ -134,7 +137,11 @@ pub struct Connection {
     in_multi: bool,
     /// A request that was a commit, or may have been one, was refused before it began: a later
     /// commit would pass over it.
-    commit_refused: bool,
+    ///
+    /// Of which processor, if that could be told.
+    commit_refused: Option<Option<String>>,
+    /// A `CLAIM` that is under way, and of which processor.
+    claiming: Option<(u64, String)>,
     /// Requests that were taken, for the idle clock.
     taken: u64,
     told: Vec<Told>,
@@ -166,7 +173,8 @@ impl Connection {
             input_ended: false,
             closing: false,
             in_multi: false,
-            commit_refused: false,
+            commit_refused: None,
+            claiming: None,
             taken: 0,
             told: Vec::new(),
         }
@@ -178,44 +186,6 @@ impl Connection {
         let mut connection = Self::new(id, limits, Some(Arc::new(User::everyone())));
         connection.feeding = Some(Feeding::new(log, false));
         connection
-    }
-
-    /// Who it is, if it has said so.
-    #[must_use]
-    pub fn user(&self) -> Option<&Arc<User>> {
-        self.user.as_ref()
-    }
-
-    /// Somebody whom the transport knows, by a certificate.
-    pub fn handle_identity(&mut self, user: Arc<User>) {
-        (self.user, self.default_user) = (Some(Arc::clone(&user)), Some(user));
-    }
-
-    /// What the user may do has changed. What was started is not looked at again.
-    pub fn handle_user(&mut self, user: Arc<User>) {
-        let may_read = |log: &String| user.may(Right::Read, log);
-        let (stay, go) = std::mem::take(&mut self.follows).into_iter().partition(may_read);
-        self.follows = stay;
-        for log in Vec::from_iter(go) {
-            let why = Refusal::new("NOPERM", "you may not read it any more");
-            self.handle_unfollowed(&log, why);
-        }
-        let may_feed = self.feeding.as_ref().is_none_or(|f| user.may(Right::Append, f.log()));
-        self.user = Some(user);
-        if !may_feed {
-            self.handle_refusal(Refusal::new("NOPERM", "you may not append to it any more"));
-        }
-    }
-
-    /// Who it is without having said anything.
-    #[must_use]
-    pub fn default_user(&self) -> Option<&Arc<User>> {
-        self.default_user.as_ref()
-    }
-
-    /// Who it is after `RESET` has changed.
-    pub fn handle_default_user(&mut self, user: Option<Arc<User>>) {
-        self.default_user = user;
     }
 
     /// Bytes that came.
@@ -316,7 +286,7 @@ impl Connection {
             let (spec, command) = match self.waiting.take() {
                 None => self.next_command()?,
                 // What may be done may have changed since.
-                Some(waiting) => match self.check(waiting) {
+                Some(waiting) => match self.check_again(waiting) {
                     Ok(waiting) => waiting,
                     Err(refusal) => {
                         self.told.push(Told::Error(refusal.index()));
@@ -361,7 +331,7 @@ impl Connection {
                     return None;
                 }
                 Ok(Some(Next::Refused(refusal))) => {
-                    self.commit_refused = true;
+                    self.commit_refused = Some(None);
                     refusal
                 }
                 Ok(Some(Next::Request(args))) if is_http(&args) => {
@@ -370,17 +340,18 @@ impl Connection {
                     return None;
                 }
                 Ok(Some(Next::Request(args))) if self.is_in_multi(&args[0]) => {
+                    self.note_refused(&args);
                     let text = "there are no transactions of Redis here; nothing of it is done, \
                                 see MAPPEND, BATCH and COMMIT";
                     Refusal::new("ERR", text)
                 }
                 Ok(Some(Next::Request(args))) => {
                     self.taken += 1;
-                    let is_commit = args[0].eq_ignore_ascii_case(b"COMMIT");
+                    let commit = is_commit(&args).then(|| args.clone());
                     match parse(args).and_then(|found| self.check(found)) {
                         Ok(found) => return Some(found),
                         Err(refusal) => {
-                            self.commit_refused |= is_commit;
+                            commit.iter().for_each(|args| self.note_refused(args));
                             refusal
                         }
                     }
@@ -407,7 +378,11 @@ impl Connection {
             let text = format!("user {:?} may not {right} {name:?}; nothing was done", user.name);
             return Err(Refusal::new("NOPERM", text));
         }
-        if self.commit_refused && matches!(command, Command::Commit { .. }) {
+        let passes_over = |commit: &str| {
+            let refused = self.commit_refused.as_ref();
+            refused.is_some_and(|reader| reader.as_ref().is_none_or(|reader| reader == commit))
+        };
+        if matches!(&command, Command::Commit { reader, .. } if passes_over(reader)) {
             let text = "a request before it was refused: this commit would pass over it; CLAIM the \
                         processor again";
             return Err(Refusal::new("UNCLAIMED", text));
@@ -452,7 +427,9 @@ impl Connection {
         if command.order() == Order::Alone {
             self.alone = Some(ticket);
         }
-        self.commit_refused &= !matches!(command, Command::Claim { .. });
+        if let Command::Claim { reader, .. } = &command {
+            self.claiming = Some((ticket, reader.clone()));
+        }
         if let Command::Auth { hello, .. } = &command {
             self.hello.clone_from(hello);
         }
@@ -531,6 +508,7 @@ impl Connection {
         if self.alone == Some(ticket) {
             self.alone = None;
         }
+        self.note_claim(ticket);
         self.send_replies();
     }
 
@@ -543,28 +521,6 @@ impl Connection {
             self.piled -= slot.piled;
             reply.encode(slot.protocol, &mut self.output);
         }
-    }
-
-    /// The answer to a login.
-    pub fn handle_login(&mut self, ticket: u64, login: Result<Arc<User>, Refusal>) {
-        let hello = self.hello.take();
-        let reply = match login {
-            Err(refusal) => Reply::Error(refusal),
-            Ok(user) => {
-                self.handle_user(user);
-                match hello {
-                    None => Reply::OK,
-                    Some((protocol, name)) => {
-                        let reply = talk::answer(self, Talk::Hello { protocol, name });
-                        // It is told in the protocol that it asks for.
-                        let slot = self.slots.front_mut().expect("a login is alone, under way");
-                        slot.protocol = self.protocol;
-                        reply
-                    }
-                }
-            }
-        };
-        self.handle_reply(ticket, reply);
     }
 
     /// The answer to `FOLLOW`: records may be handed in from now on (P-23).

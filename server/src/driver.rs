@@ -308,12 +308,13 @@ impl Driver {
         let since = Instant::now();
         self.reserved += reserved;
         let is_alone = self.alone.begin(self.connection.id);
-        let mut running = Running { ticket, more, spec, since, reserved, answer };
-        if is_alone && is_write && is_sent && self.connection.input_len() == 0 {
+        self.running.push_back(Running { ticket, more, spec, since, reserved, answer });
+        if is_alone && is_write && is_sent && !self.connection.has_more() {
+            let running = self.running.back_mut().expect("it was just put there");
             let outcome = oncelog::block_on(running.answer.as_mut());
+            let running = self.running.pop_back().expect("it was just looked at");
             return self.finish(running, outcome);
         }
-        self.running.push_back(running);
         self.account();
     }
 
@@ -397,6 +398,7 @@ impl Driver {
     fn wants_input(&self) -> bool {
         let discards = self.clocks.ended.is_some();
         let handshakes = self.tls.as_ref().is_some_and(tls::Session::is_handshaking);
+        let handshakes = handshakes && !self.connection.has_input_ended();
         let room = self.may_grow() || self.connection.only_waits_for_more();
         discards || handshakes || (room && self.connection.wants_input())
     }
@@ -481,7 +483,9 @@ impl Driver {
 
     /// Begins the end once all is answered and sent. Whether there is something to be done for it.
     fn end(&mut self) -> bool {
-        let is_done = self.connection.is_done() && self.running.is_empty() && self.is_sent();
+        // What became due while TLS was closing cannot be said any more.
+        let is_done = self.tls_closing || self.connection.is_done();
+        let is_done = is_done && self.running.is_empty() && self.is_sent();
         if self.clocks.ended.is_some() || !is_done {
             return false;
         }

@@ -100,8 +100,8 @@ pub(crate) async fn read(
         };
         let more = tokio::select! {
             biased;
-            more = tokio::time::timeout(wait, reader.next()) => more.ok(),
             () = cut.wait() => None,
+            more = tokio::time::timeout(wait, reader.next()) => more.ok(),
         };
         blocked.set(false);
         records.extend(more.transpose()?.into_iter().flatten());

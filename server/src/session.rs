@@ -241,6 +241,10 @@ impl Session {
                 let reader = reader.max_bytes(bytes).max_ahead(reading::AHEAD);
                 let read = reading::read(reader, (count, bytes), block_ms, (&blocked, &cut));
                 let (reader, records) = read.await?;
+                let may = |user: Arc<User>| user.may(Right::Read, &log);
+                if block_ms.is_some() && !shared.user_now(&user.name).is_some_and(may) {
+                    return Err(Refusal::new("NOPERM", "you may not read it any more"));
+                }
                 *kept.borrow_mut() = Kept::new(log, reader, generation);
                 Ok(Reply::Array(records.iter().map(|r| reading::record(r, dlsn)).collect()))
             }),

@@ -50,6 +50,12 @@ impl Connection {
         self.slots.is_empty() && self.waiting.is_none() && self.output.is_empty()
     }
 
+    /// Whether more has come than was started.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.waiting.is_some() || !self.input.is_empty()
+    }
+
     /// Bytes of a request that is not whole yet, and of those behind one that waits.
     #[must_use]
     pub fn input_len(&self) -> usize {

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use super::Connection;
+use crate::command::table;
 
 impl Connection {
     /// Whether a request stands between a `MULTI` and its `EXEC`, or is one of them.
@@ -18,6 +19,8 @@ impl Connection {
 
 /// Whether it is the first line of a request of a browser, or a header: `Host: ...`.
 pub(super) fn is_http(args: &[Bytes]) -> bool {
-    let is_request = args.len() == 3 && args[2].starts_with(b"HTTP/");
+    // What a command is given may well begin like that.
+    let is_unknown = table::find(&args[0]).is_none();
+    let is_request = is_unknown && args.len() == 3 && args[2].starts_with(b"HTTP/");
     is_request || args[0].eq_ignore_ascii_case(b"Host:")
 }

@@ -396,9 +396,13 @@ fn strangers_may_send_little() {
 #[test]
 fn a_commit_behind_one_that_was_refused_is_refused_until_the_processor_is_claimed() {
     let too_large = format!("*2\r\n$6\r\nCOMMIT\r\n$9999\r\n{}\r\n", "x".repeat(9999));
-    for refused in ["COMMIT r\n", "COMMIT r 1 DELTA a SNAPSHOT b\n", &too_large] {
+    let multi = "MULTI\nCOMMIT r 1 DELTA first\nEXEC\n";
+    for refused in ["COMMIT r\n", "COMMIT r 1 DELTA a SNAPSHOT b\n", multi, &too_large] {
         let mut connection = open();
         connection.handle_input(refused.as_bytes());
+        connection.handle_input(b"COMMIT r 1 DELTA second\nCLAIM other\n");
+        let work = connection.poll_work().unwrap();
+        connection.handle_reply(work.ticket, Reply::Error(Refusal::new("NOREADER", "none")));
         connection.handle_input(b"COMMIT r 1 DELTA second\nCLAIM r\nCOMMIT r 2 DELTA third\n");
         let work = connection.poll_work().unwrap();
         assert!(matches!(work.command, Command::Claim { .. }), "{:?}", work.command);
@@ -411,6 +415,9 @@ fn a_commit_behind_one_that_was_refused_is_refused_until_the_processor_is_claime
 
 #[test]
 fn a_browser_that_was_sent_here_is_not_listened_to() {
+    let mut connection = open();
+    connection.handle_input(b"*3\r\n$6\r\nAPPEND\r\n$1\r\na\r\n$8\r\nHTTP/1.1\r\n");
+    assert_eq!(appends(&mut connection).len(), 1, "a record may say anything");
     for head in ["POST / HTTP/1.1\r\n", "Host: localhost:6380\r\n"] {
         let mut connection = open();
         connection.handle_input(format!("{head}Accept: */*\r\n\r\nDROP a\r\n").as_bytes());

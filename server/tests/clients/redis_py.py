@@ -187,12 +187,14 @@ def errors(port, protocol):
     refused("SEALED", ask, "APPEND", log, "x")
     refused("END", ask, "READ", log, "FROM", 2, "BLOCK", 0)
     # A pipeline is a transaction unless told otherwise, and that is another thing here: BATCH.
+    ask("CREATE", log + "-t")
     try:
         with r.pipeline() as pipe:
-            pipe.execute_command("APPEND", log, "x").execute()
+            pipe.execute_command("APPEND", log + "-t", "x").execute()
         raise AssertionError("a transaction of Redis went through")
     except redis.ResponseError as error:
-        assert "unknown command" in str(error), error
+        assert "no transactions of Redis" in str(error), error
+    assert ask("READ", log + "-t", "FROM", "earliest") == [], "nothing of it is done"
 
 
 def following(port, protocol):
