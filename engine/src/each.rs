@@ -59,10 +59,13 @@ impl Shard {
                 }
             }
         }
-        for (index, error) in refused.iter().rev() {
-            self.metrics.append_refused(error);
-            records.remove(*index);
-        }
+        refused.iter().for_each(|(_, error)| self.metrics.append_refused(error));
+        let mut bad = refused.iter().map(|(index, _)| *index).peekable();
+        let mut index = 0..;
+        records.retain(|_| {
+            let place = index.next().expect("it has no end");
+            bad.next_if_eq(&place).is_none()
+        });
         let mut next = Sequence::FIRST;
         if !records.is_empty() {
             self.add_pace(log, &records, Came::Allowed, now);

@@ -202,12 +202,19 @@ fn who_trickles_bytes_is_cut() {
         open.retain(|peer| peer.stream().write(b"x").is_ok());
         std::thread::sleep(Duration::from_millis(50));
     }
-    // One that asks now and then stays.
-    let mut peer = idle.connect();
-    for _ in 0..8 {
-        std::thread::sleep(Duration::from_millis(200));
+    // One that asks stays, also after one that came later and said nothing was cut.
+    let (mut peer, silent) = (idle.connect(), idle.connect());
+    silent.stream().set_nonblocking(true).unwrap();
+    let is_open = || {
+        let read = silent.stream().read(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    let begin = Instant::now();
+    while is_open() {
         assert_eq!(peer.ask("PING"), "+PONG");
+        assert!(begin.elapsed() < PATIENCE, "who says nothing is there for ever");
     }
+    assert_eq!(peer.ask("PING"), "+PONG");
 }
 
 #[test]
@@ -321,7 +328,8 @@ fn strangers_have_little_room_and_little_time() {
     // Who logs in has time, also after `RESET`.
     let mut peer = Peer::connect(server.addresses()[0]);
     assert_eq!(peer.ask("AUTH ann secret"), "+OK");
-    std::thread::sleep(Duration::from_millis(1500));
+    let mut stranger = Peer::connect(server.addresses()[0]);
+    assert_eq!(stranger.line(), "", "one that came later had all its time, and was cut");
     assert_eq!(peer.ask("RESET"), "+RESET");
     assert_eq!(peer.ask("AUTH ann secret"), "+OK");
     drop(peer);

@@ -164,7 +164,7 @@ fn feed(
         }
         number += 1;
         batch.push(record);
-        // Nothing more is there for now: who waits for these lines need not wait for more.
+        // No whole line has come behind it: who waits for these need not wait for more.
         if !input.buffer().contains(&b'\n') {
             send(sink, number, batch, done)?;
         }

@@ -1,7 +1,7 @@
 //! Reading a log from a directory or a server, in batches.
 //!
 //! ```text
-//! Source::open -> next() -> records, .. -> none (the end for now) ; ended (sealed: for good)
+//! Source::open -> next() -> records, .. -> none (the end, until more comes) ; ended (sealed)
 //! ```
 //!
 //! Not here: what is done with records.
