@@ -285,7 +285,7 @@ impl Driver {
             self.shared.front.error(refusal.index());
             self.shared.front.answered(work.spec, 0);
             match work.command {
-                Command::Lines { .. } => self.connection.handle_lines(ticket, Err(refusal)),
+                Command::Lines { .. } => self.connection.handle_lines(ticket, (0, Some(refusal))),
                 _ => self.connection.handle_reply(ticket, Reply::Error(refusal)),
             }
         }

@@ -45,8 +45,8 @@ pub(crate) enum Outcome {
     Login(Result<Arc<User>, Refusal>),
     Followed(Following),
     Feeding(String),
-    /// How many lines are durable, or why none of them is.
-    Lines(Result<u64, Refusal>),
+    /// How many lines are durable, the first ones, and why no others are.
+    Lines(u64, Option<Refusal>),
 }
 
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Outcome>>>;
@@ -197,7 +197,7 @@ impl Session {
             }
             Command::Lines { log, lines } => match known(&log) {
                 Some(log) => (Box::pin(feed(log, lines)), true),
-                None => (Box::pin(async move { Outcome::Lines(Err(not_found(&log))) }), true),
+                None => (Box::pin(async move { Outcome::Lines(0, Some(not_found(&log))) }), true),
             },
             // Nothing starts before it is answered.
             command => (self.start_alone(command, user), true),
@@ -395,14 +395,20 @@ fn batch(records: Vec<(Log, Bytes)>, owners: &[(String, oncelog::Epoch)]) -> (An
     (answer, is_sent)
 }
 
-/// Lines become durable together. Where there is no room, or they come too fast, they wait: who
+/// Lines become durable together, also those before one that the log does not take. Where there is
+/// no room, or they come too fast, they wait: who
 /// sends them is not read from meanwhile.
-async fn feed(log: Log, lines: Vec<Bytes>) -> Outcome {
-    let count = lines.len() as u64;
-    let mut full = false;
+async fn feed(log: Log, mut lines: Vec<Bytes>) -> Outcome {
+    let (mut full, mut refused) = (false, None);
     loop {
         let wait = match log.append_batch(lines.iter().cloned()).await {
-            Ok(_) => return Outcome::Lines(Ok(count)),
+            Ok(_) => return Outcome::Lines(lines.len() as u64, refused),
+            Err(error @ AppendError::TooLarge { max, .. }) if refused.is_none() => {
+                let good = lines.iter().take_while(|line| line.len() <= max).count();
+                lines.truncate(good);
+                refused = Some(error.into());
+                continue;
+            }
             Err(AppendError::OverCapacity { retry_after_us, .. }) => {
                 Duration::from_micros(retry_after_us)
             }
@@ -412,7 +418,7 @@ async fn feed(log: Log, lines: Vec<Bytes>) -> Outcome {
                 }
                 FULL_DISK_WAIT
             }
-            Err(error) => return Outcome::Lines(Err(error.into())),
+            Err(error) => return Outcome::Lines(0, Some(error.into())),
         };
         tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
     }

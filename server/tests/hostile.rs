@@ -335,3 +335,24 @@ fn strangers_have_little_room_and_little_time() {
     drop(peer);
     server.stop().unwrap();
 }
+
+#[test]
+fn a_line_that_the_log_does_not_take_keeps_none_before_it_from_being_stored() {
+    for transport in [Io::Plain, Io::Auto] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = peer::serve(&peer::config(dir.path(), transport));
+        let mut peer = Peer::connect(server.addresses()[0]);
+        assert_eq!(peer.ask("CREATE a RECORDMAX 4"), ":1");
+        assert_eq!(peer.ask("INGEST a"), "+OK");
+        peer.send(b"one\ntwo\nlarge\nfour\n");
+        let told = String::from_utf8(peer.rest()).unwrap();
+        assert!(
+            told.contains("-TOOLARGE") && told.ends_with("; 2 lines are durable\r\n"),
+            "{told}"
+        );
+        let mut peer = Peer::connect(server.addresses()[0]);
+        assert_eq!(peer.ask("READ a FROM earliest"), "*2", "what is told is what is there");
+        drop(peer);
+        server.stop().unwrap();
+    }
+}

@@ -107,8 +107,9 @@ impl Connection {
         }
     }
 
-    /// The answer to lines: how many of all that came are durable, or why these are not (P-25).
-    pub fn handle_lines(&mut self, ticket: u64, result: Result<(), Refusal>) {
+    /// The answer to lines: how many of them are durable, the first ones, and why others are not
+    /// (P-25).
+    pub fn handle_lines(&mut self, ticket: u64, (durable, refusal): (u64, Option<Refusal>)) {
         assert!(ticket == self.first, "lines are alone");
         let slot = self.slots.pop_front().expect("lines are alone");
         self.first += 1;
@@ -117,10 +118,10 @@ impl Connection {
         let feeding = self.feeding.as_mut().expect("who has lines feeds");
         let under_way = std::mem::take(&mut feeding.under_way);
         let refused = feeding.refused.take();
-        if result.is_ok() {
-            feeding.count += under_way;
-        }
-        if let Some(refusal) = result.err().or(refused) {
+        assert!(durable <= under_way, "no more than came");
+        assert!(durable == under_way || refusal.is_some(), "lines do not go without a word");
+        feeding.count += durable;
+        if let Some(refusal) = refusal.or(refused) {
             self.end_with(refusal);
         }
         self.tell_count();

@@ -217,10 +217,10 @@ fn lines_that_feed_a_log_are_counted_as_they_become_durable() {
     assert_eq!(group, ["one", "two"]);
     connection.handle_input(b"ee\n");
     assert!(lines(&mut connection).is_none(), "one group at a time");
-    connection.handle_lines(ticket, Ok(()));
+    connection.handle_lines(ticket, (2, None));
     let (ticket, group) = lines(&mut connection).unwrap();
     assert_eq!(group, ["three"]);
-    connection.handle_lines(ticket, Ok(()));
+    connection.handle_lines(ticket, (1, None));
     // Nobody has read ":2" yet: the newer count waits until it was sent.
     assert_eq!(sent(&mut connection), ":2\r\n:3\r\n");
     connection.handle_input(b"half");
@@ -238,7 +238,8 @@ fn a_line_that_is_too_long_or_refused_ends_feeding_with_the_count_that_is_durabl
         connection.handle_input(b"one\n12345678901234567890\nthree\n");
         let (ticket, group) = lines(&mut connection).unwrap();
         assert_eq!(group, ["one"]);
-        let answer = if refused { Err(Refusal::new("SEALED", "it is")) } else { Ok(()) };
+        let sealed = || (0, Some(Refusal::new("SEALED", "it is")));
+        let answer = if refused { sealed() } else { (1, None) };
         connection.handle_lines(ticket, answer);
         assert!(lines(&mut connection).is_none());
         let told = sent(&mut connection);
@@ -254,14 +255,14 @@ fn who_did_not_ask_to_feed_is_told_one_count_at_the_end() {
     for line in [&b"one\n"[..], b"two\n"] {
         connection.handle_input(line);
         let (ticket, _) = lines(&mut connection).unwrap();
-        connection.handle_lines(ticket, Ok(()));
+        connection.handle_lines(ticket, (1, None));
         assert_eq!(sent(&mut connection), "");
     }
     connection.handle_input(b"three\n");
     connection.handle_input_end();
     let (ticket, _) = lines(&mut connection).unwrap();
     assert_eq!(sent(&mut connection), "", "the last line is not durable yet");
-    connection.handle_lines(ticket, Ok(()));
+    connection.handle_lines(ticket, (1, None));
     assert!(lines(&mut connection).is_none());
     assert_eq!(sent(&mut connection), ":3\r\n");
     assert!(connection.is_done());
@@ -338,7 +339,8 @@ fn feeding_that_is_refused_while_lines_are_under_way_tells_what_became_of_them()
         let (ticket, _) = lines(&mut connection).unwrap();
         connection.give_way();
         assert!(!connection.is_done());
-        let answer = if sealed { Err(Refusal::new("SEALED", "it is")) } else { Ok(()) };
+        let refusal = || Some(Refusal::new("SEALED", "it is"));
+        let answer = if sealed { (0, refusal()) } else { (2, None) };
         connection.handle_lines(ticket, answer);
         let told = sent(&mut connection);
         let (word, count) = if sealed { ("-SEALED", 0) } else { ("-BUSY", 2) };
@@ -364,7 +366,7 @@ fn the_last_count_is_owed_also_after_the_end() {
         for line in [&b"one\n"[..], b"two\n"] {
             connection.handle_input(line);
             let (ticket, _) = lines(&mut connection).unwrap();
-            connection.handle_lines(ticket, Ok(()));
+            connection.handle_lines(ticket, (1, None));
         }
         if stopped {
             connection.handle_stop();
@@ -457,7 +459,7 @@ fn rights_that_were_taken_away_are_gone_for_what_waits_and_what_is_followed_and_
     let (ticket, _) = lines(&mut connection).unwrap();
     connection.handle_user(with(&[Right::Read]));
     connection.handle_input(b"two\n");
-    connection.handle_lines(ticket, Ok(()));
+    connection.handle_lines(ticket, (1, None));
     assert!(lines(&mut connection).is_none());
     let told = sent(&mut connection);
     assert!(told.ends_with("you may not append to it any more; 1 lines are durable\r\n"), "{told}");
@@ -488,4 +490,17 @@ fn nothing_of_a_transaction_of_redis_is_carried_out() {
     connection.handle_reply(4, Reply::Number(0));
     assert!(connection.poll_work().is_none());
     assert!(sent(&mut connection).contains("+RESET\r\n+PONG\r\n-ERR unknown command 'EXEC'"));
+}
+
+#[test]
+fn lines_before_one_that_the_log_refuses_are_durable_and_counted() {
+    let mut connection = open();
+    connection.handle_input(b"INGEST a\none\ntwo\nlarge\n");
+    let work = connection.poll_work().unwrap();
+    connection.handle_feeding(work.ticket, "a".to_owned());
+    let (ticket, group) = lines(&mut connection).unwrap();
+    assert_eq!(group.len(), 3);
+    connection.handle_lines(ticket, (2, Some(Refusal::new("TOOLARGE", "it is"))));
+    assert_eq!(sent(&mut connection), "+OK\r\n-TOOLARGE it is; 2 lines are durable\r\n");
+    assert!(connection.is_done());
 }

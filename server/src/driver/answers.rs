@@ -56,13 +56,10 @@ impl Driver {
                 self.following.push(following);
             }
             Outcome::Feeding(log) => self.connection.handle_feeding(ticket, log),
-            Outcome::Lines(Ok(count)) => {
+            Outcome::Lines(count, refusal) => {
                 front.ingested(count);
-                self.connection.handle_lines(ticket, Ok(()));
-            }
-            Outcome::Lines(Err(refusal)) => {
-                front.error(refusal.index());
-                self.connection.handle_lines(ticket, Err(refusal));
+                refusal.iter().for_each(|refusal| front.error(refusal.index()));
+                self.connection.handle_lines(ticket, (count, refusal));
             }
         }
     }

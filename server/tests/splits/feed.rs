@@ -146,7 +146,9 @@ impl Run<'_> {
                 while self.send() {}
                 self.counts = Some(self.trace.output.len());
             }
-            Command::Lines { .. } => connection.handle_lines(ticket, Ok(())),
+            Command::Lines { lines, .. } => {
+                connection.handle_lines(ticket, (lines.len() as u64, None));
+            }
             Command::Append { records, .. } if records.len() == more.len() + 1 => {
                 let tickets = std::iter::once(ticket).chain(more);
                 // In any order among them, too.
